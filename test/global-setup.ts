@@ -1,0 +1,73 @@
+import { rm } from 'node:fs/promises';
+import { resolve } from 'node:path';
+import type { TestProject } from 'vitest/node';
+import { findCassandraJars, startCassandra } from '../src/local/cassandra.ts';
+import { freePort } from '../src/local/ports.ts';
+import { findRedisBinary, startRedis } from '../src/local/redis.ts';
+import { findServer } from '../src/local/server.ts';
+
+declare module 'vitest' {
+  interface ProvidedContext {
+    redisUrl: string;
+    cassandraHost: string;
+    cassandraPort: number;
+    cassandraDatacenter: string;
+  }
+}
+
+const LOCAL = resolve(import.meta.dirname, '../.local');
+
+/** An empty folder for this run's stores. Another run of the tests may be under way in its own. */
+async function claimFolder(): Promise<string> {
+  for (let run = 1; ; run += 1) {
+    const folder = `${LOCAL}/test${run === 1 ? '' : `-${run}`}`;
+    const servers = await Promise.all([findServer(`${folder}/redis`), findServer(`${folder}/cassandra`)]);
+    if (servers.some((server) => server?.inUse)) continue;
+    for (const server of servers) if (server !== undefined) process.kill(server.pid, 'SIGKILL');
+    await rm(folder, { recursive: true, force: true, maxRetries: 10 });
+    return folder;
+  }
+}
+
+/** One empty Redis and one empty Cassandra for the whole run; every test has a keyspace and a prefix of its own. */
+export default async function setup(project: TestProject): Promise<() => Promise<void>> {
+  const [binary, jars] = await Promise.all([
+    findRedisBinary(`${LOCAL}/lib`),
+    findCassandraJars(`${LOCAL}/lib`),
+  ]);
+  const folder = await claimFolder();
+  const redis = await startRedis({
+    binary,
+    directory: `${folder}/redis`,
+    port: await freePort(0),
+  });
+  const cassandra = await startCassandra({
+    jars,
+    directory: `${folder}/cassandra`,
+    port: await freePort(0),
+    heapMb: 768,
+    settings: {
+      // Tests make and drop many tables: without a snapshot of each dropped one, and with system tables that are not
+      // flushed at every change, twelve tables take 0.2 s rather than 0.8 s, dropping them 0.3 s rather than 0.4 s.
+      auto_snapshot: false,
+      commitlog_sync_period: '10s',
+    },
+    flags: ['-Dcassandra.unsafesystem=true'],
+  }).catch(async (error: unknown) => {
+    await redis.kill();
+    throw error;
+  });
+  // When the run is interrupted, the teardown is not called.
+  const killBoth = () => [redis.pid, cassandra.pid].forEach((pid) => process.kill(pid, 'SIGKILL'));
+  process.once('exit', killBoth);
+
+  project.provide('redisUrl', redis.url);
+  project.provide('cassandraHost', cassandra.host);
+  project.provide('cassandraPort', cassandra.port);
+  project.provide('cassandraDatacenter', cassandra.datacenter);
+  return async () => {
+    process.off('exit', killBoth);
+    await Promise.all([redis.kill(), cassandra.kill()]);
+    await rm(folder, { recursive: true, force: true });
+  };
+}

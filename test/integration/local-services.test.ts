@@ -1,0 +1,266 @@
+import { once } from 'node:events';
+import { mkdtemp, readFile, rm, symlink } from 'node:fs/promises';
+import { createServer, type Server } from 'node:net';
+import { tmpdir } from 'node:os';
+import { join, resolve } from 'node:path';
+import { Client } from 'cassandra-driver';
+import { execa } from 'execa';
+import { Redis } from 'ioredis';
+import { afterEach, beforeEach, describe, expect, it, onTestFinished, vi } from 'vitest';
+import { UsageError } from '../../src/config.ts';
+import { findCassandraJars, startCassandra } from '../../src/local/cassandra.ts';
+import { fetchArtifact } from '../../src/local/maven.ts';
+import { freePort } from '../../src/local/ports.ts';
+import { findRedisBinary, startRedis } from '../../src/local/redis.ts';
+import { findServer, type LocalServer } from '../../src/local/server.ts';
+import { findLocalServices, startLocalServices } from '../../src/local/services.ts';
+import type { Progress } from '../../src/progress.ts';
+
+const LIB = resolve(import.meta.dirname, '../../.local/lib');
+
+let folder: string;
+beforeEach(async () => {
+  folder = await mkdtemp(join(tmpdir(), 'local-services-'));
+});
+afterEach(async () => {
+  await rm(folder, { recursive: true, force: true, maxRetries: 10 });
+});
+
+/** A dead process whose new parent has not taken notice yet (state Z) does not count. */
+async function isAlive(pid: number): Promise<boolean> {
+  const { stdout } = await execa('ps', ['-o', 'stat=', '-p', String(pid)], { reject: false });
+  return stdout !== '' && !stdout.startsWith('Z');
+}
+
+function stopAfterTest<T extends LocalServer>(server: T): T {
+  onTestFinished(() => server.kill());
+  return server;
+}
+
+async function redisIn(directory: string, more: { password?: string; args?: string[] } = {}) {
+  const binary = await findRedisBinary(LIB);
+  return stopAfterTest(await startRedis({ binary, directory, port: await freePort(0), ...more }));
+}
+
+async function cassandraIn(directory: string) {
+  const jars = await findCassandraJars(LIB);
+  return stopAfterTest(await startCassandra({ jars, directory, port: await freePort(0), heapMb: 512 }));
+}
+
+async function withRedis<T>(url: string, use: (redis: Redis) => Promise<T>): Promise<T> {
+  const redis = new Redis(url);
+  try {
+    return await use(redis);
+  } finally {
+    redis.disconnect();
+  }
+}
+
+async function query(node: { host: string; port: number; datacenter: string }, ...statements: string[]) {
+  const client = new Client({
+    contactPoints: [node.host],
+    protocolOptions: { port: node.port },
+    localDataCenter: node.datacenter,
+  });
+  try {
+    let rows: unknown[] = [];
+    for (const statement of statements) rows = (await client.execute(statement)).rows ?? [];
+    return rows;
+  } finally {
+    await client.shutdown();
+  }
+}
+
+async function takePort(): Promise<{ port: number; server: Server }> {
+  const server = createServer().listen(0, '127.0.0.1');
+  await once(server, 'listening');
+  const address = server.address();
+  if (typeof address !== 'object' || address === null) throw new Error('no port');
+  onTestFinished(() => void server.close());
+  return { port: address.port, server };
+}
+
+/** A PATH with nothing but the given tools. */
+async function usePath(...tools: string[]): Promise<void> {
+  for (const tool of tools) {
+    const { stdout } = await execa('which', [tool]);
+    await symlink(stdout, join(folder, tool));
+  }
+  vi.stubEnv('PATH', folder);
+  onTestFinished(() => {
+    vi.unstubAllEnvs();
+  });
+}
+
+const quiet = (said: string[] = []): Progress => ({
+  step: (_, work) => work(),
+  say: (line) => said.push(line),
+});
+
+describe('a local Redis', () => {
+  it('keeps what was written over a stop and a start, and over being killed', async () => {
+    const first = await redisIn(folder);
+    await withRedis(first.url, (redis) => redis.set('stopped', 'yes'));
+    await first.stop();
+    expect(await isAlive(first.pid)).toBe(false);
+
+    const second = await redisIn(folder);
+    expect(await withRedis(second.url, (redis) => redis.get('stopped'))).toBe('yes');
+    await withRedis(second.url, (redis) => redis.set('killed', 'yes'));
+    await second.kill();
+
+    const third = await redisIn(folder);
+    expect(await withRedis(third.url, (redis) => redis.get('killed'))).toBe('yes');
+  });
+
+  it('never evicts, has an append-only file and takes further settings', async () => {
+    const server = await redisIn(folder, { password: 'p@ss:/word', args: ['--maxmemory', '64mb'] });
+    const setting = (name: string) =>
+      withRedis(server.url, async (redis) => (await redis.config('GET', name)) as string[]);
+    expect(await setting('maxmemory-policy')).toEqual(['maxmemory-policy', 'noeviction']);
+    expect(await setting('appendonly')).toEqual(['appendonly', 'yes']);
+    expect(await setting('bind')).toEqual(['bind', '127.0.0.1']);
+    expect(await setting('maxmemory')).toEqual(['maxmemory', String(64 * 1024 ** 2)]);
+  });
+
+  it('that a killed start has left behind is stopped by the next start', async () => {
+    const script = `
+      const { startRedis } = await import(${JSON.stringify(resolve('src/local/redis.ts'))});
+      await startRedis(${JSON.stringify({ binary: await findRedisBinary(LIB), directory: folder, port: await freePort(0) })});
+      process.kill(process.pid, 'SIGKILL');`;
+    await execa(process.execPath, ['--import', 'tsx', '--input-type=module', '-e', script], {
+      reject: false,
+    });
+    const left = await findServer(folder);
+    expect(left).toMatchObject({ inUse: false });
+
+    const next = await redisIn(folder);
+    expect(await isAlive(left?.pid ?? 0)).toBe(false);
+    expect(await findServer(folder)).toMatchObject({ pid: next.pid, inUse: true });
+  });
+
+  it('refuses a folder that a living process uses', async () => {
+    await redisIn(folder);
+    await expect(redisIn(folder)).rejects.toThrow(
+      /Redis already runs on .*, started by process \d+: stop that one/,
+    );
+  });
+
+  it('says why it does not start', async () => {
+    await expect(redisIn(folder, { args: ['--no-such-option', 'x'] })).rejects.toThrow(
+      /Redis ended \(exit code 1\); the last it said, in .*console\.log:[^]*no-such-option/,
+    );
+    expect(await findServer(folder)).toBeUndefined();
+  });
+});
+
+describe('a local Cassandra', () => {
+  it('keeps acknowledged rows over a stop, which takes less than five seconds, and a start', async () => {
+    const first = await cassandraIn(folder);
+    const insert = Array.from({ length: 200 }, (_, n) => `INSERT INTO kept.rows (n) VALUES (${n})`);
+    await query(
+      first,
+      `CREATE KEYSPACE kept WITH replication = {'class': 'SimpleStrategy', 'replication_factor': 1}`,
+      'CREATE TABLE kept.rows (n int PRIMARY KEY)',
+      ...insert,
+    );
+    const since = performance.now();
+    await first.stop();
+    expect(performance.now() - since).toBeLessThan(5_000);
+    expect(await isAlive(first.pid)).toBe(false);
+
+    const second = await cassandraIn(folder);
+    expect(await query(second, 'SELECT n FROM kept.rows')).toHaveLength(200);
+    expect(await readFile(join(folder, 'system.log'), 'utf8')).toContain('Startup complete');
+  });
+
+  it('says why it does not start', async () => {
+    const { port } = await takePort();
+    const jars = await findCassandraJars(LIB);
+    await expect(startCassandra({ jars, directory: folder, port, heapMb: 512 })).rejects.toThrow(
+      /Cassandra ended \(exit code \d+\); the last it said, in .*console\.log:[^]*in use/,
+    );
+  });
+});
+
+describe('the local stores together', () => {
+  const config = async (changes: object = {}) => ({
+    LOCAL_DIR: folder,
+    LOCAL_REDIS_PORT: await freePort(0),
+    LOCAL_CASSANDRA_PORT: await freePort(0),
+    REDIS_URL: undefined,
+    CASSANDRA_CONTACT_POINTS: ['cassandra.example.com'],
+    ...changes,
+  });
+  const { signal } = new AbortController();
+  /** The jars are there already. */
+  const shareJars = () => symlink(LIB, join(folder, 'lib'));
+
+  it('are found by other processes while they run, and listen on the next port where one is taken', async () => {
+    await shareJars();
+    const { port } = await takePort();
+    const said: string[] = [];
+    const services = await startLocalServices({
+      config: await config({ LOCAL_CASSANDRA_PORT: port, CASSANDRA_CONTACT_POINTS: undefined }),
+      progress: quiet(said),
+      signal,
+    });
+    onTestFinished(() => services.stop());
+    const chosen = Number(services.environment['CASSANDRA_PORT']);
+    expect(chosen).toBeGreaterThan(port);
+    expect(said).toEqual([expect.stringContaining(`Port ${port} is taken`)]);
+    expect(await findLocalServices(folder)).toEqual({
+      redisUrl: services.environment['REDIS_URL'],
+      cassandra: { contactPoint: '127.0.0.1', port: chosen, datacenter: 'datacenter1' },
+    });
+    await services.stop();
+    expect(await findLocalServices(folder)).toBeUndefined();
+  });
+
+  it('are not started where the environment points to others', async () => {
+    const services = await startLocalServices({
+      config: await config({ REDIS_URL: 'redis://redis.example.com' }),
+      progress: quiet(),
+      signal,
+    });
+    expect(services.environment).toEqual({});
+    expect(await findLocalServices(folder)).toBeUndefined();
+  });
+
+  it('leave nothing running when one of them cannot start', async () => {
+    await shareJars();
+    await usePath('jar');
+    const starting = startLocalServices({
+      config: await config({ CASSANDRA_CONTACT_POINTS: undefined }),
+      progress: quiet(),
+      signal,
+    });
+    await expect(starting).rejects.toThrow(UsageError);
+    expect(await findLocalServices(folder)).toBeUndefined();
+  });
+});
+
+describe('a missing tool is one sentence that says what to install, and the compose way', () => {
+  it('java', async () => {
+    await usePath('mvn');
+    await expect(findCassandraJars(join(folder, 'lib'))).rejects.toThrow(
+      /^A local Cassandra needs java, which is not on the PATH\. Install a JDK 17 and Maven .*docker compose --profile demo up\.$/,
+    );
+  });
+
+  it('mvn', async () => {
+    await usePath('java');
+    await expect(findCassandraJars(join(folder, 'lib'))).rejects.toThrow(
+      /^Fetching cassandra-all 5\.0\.6 needs mvn, which is not on the PATH\. Install .*docker compose --profile demo up\.$/,
+    );
+  });
+});
+
+it('an artifact that several processes fetch at once arrives whole, once', async () => {
+  const redis = { groupId: 'com.github.codemonstur', artifactId: 'embedded-redis', version: '1.4.3' };
+  const folders = await Promise.all([1, 2].map(() => fetchArtifact(redis, folder)));
+  expect(new Set(folders)).toEqual(new Set([join(folder, 'embedded-redis-1.4.3')]));
+  expect(await readFile(join(folder, 'embedded-redis-1.4.3', 'embedded-redis-1.4.3.jar'))).toHaveProperty(
+    'length',
+  );
+});
