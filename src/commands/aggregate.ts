@@ -1,0 +1,41 @@
+import { QueueEvents } from 'bullmq';
+import { createAggregationWorkers } from '../processors/aggregation.ts';
+import { AGGREGATION_QUEUE, type AggregationResult } from '../queues/aggregation.ts';
+import { createCounters } from '../queues/counters.ts';
+import { openQueues, openStore, processName } from './connect.ts';
+import type { Runtime } from './runtime.ts';
+
+const ASK_AGAIN_MS = 1_000;
+
+/** Runs one aggregation now, here or on any processor, waits for it and says what it did. */
+export async function aggregateNow(runtime: Runtime, options: { rebuild: boolean; json: boolean }): Promise<void> {
+  const { log, shutdown } = runtime;
+  const opened = await openQueues(runtime);
+  const store = await openStore(runtime);
+  const counters = createCounters(opened.queues, log);
+  shutdown.defer('counters', counters.close);
+  const { connection, prefix } = opened.queues;
+  const events = new QueueEvents(AGGREGATION_QUEUE, { connection, prefix });
+  shutdown.defer('queue events', () => events.close());
+  await events.waitUntilReady();
+  const workers = createAggregationWorkers({ ...opened, ...runtime, store, counters, workerName: processName() });
+  shutdown.defer('workers', () => Promise.all(workers.map((worker) => worker.close())));
+
+  let result: AggregationResult;
+  do {
+    const job = await opened.aggregationQueue.add('run by hand', { rebuild: options.rebuild });
+    const stopped = shutdown.requested.then(() => {
+      throw new Error('stopped before the run was done; it goes on where a processor runs');
+    });
+    result = await Promise.race([job.waitUntilFinished(events), stopped]);
+    if (result.outcome === 'done') break;
+    log.info({ outcome: result.outcome }, 'asking again');
+    await new Promise((resolve) => setTimeout(resolve, ASK_AGAIN_MS));
+  } while (!shutdown.signal.aborted);
+  process.stdout.write(
+    options.json
+      ? `${JSON.stringify(result)}\n`
+      : `${result.hours} hours of ${result.days} vehicle days recomputed in ${result.ms} ms; ` +
+          `summaries are right up to ${result.watermark}.\n`,
+  );
+}

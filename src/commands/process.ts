@@ -1,0 +1,26 @@
+import { createAggregationWorkers } from '../processors/aggregation.ts';
+import { createDeadLetters, createDeadLetterWorker } from '../processors/dead-letter.ts';
+import { createIngestWorker } from '../processors/ingest.ts';
+import { createCounters } from '../queues/counters.ts';
+import { openDataFolder, openQueues, openStore, processName } from './connect.ts';
+import type { Runtime } from './runtime.ts';
+
+/** One processor replica: loads files, moves dead letters, takes its share of the aggregation. */
+export async function processJobs(runtime: Runtime): Promise<void> {
+  const { config, log, shutdown } = runtime;
+  await openDataFolder(runtime);
+  const opened = await openQueues(runtime);
+  const store = await openStore(runtime);
+  const counters = createCounters(opened.queues, log);
+  shutdown.defer('counters', counters.close);
+  const needs = { ...opened, config, store, counters, log, workerName: processName() };
+
+  const deadLetters = createDeadLetters(needs);
+  shutdown.defer('dead letters', deadLetters.close);
+  const ingest = createIngestWorker(needs);
+  ingest.on('failed', deadLetters.onFailed);
+  const workers = [ingest, createDeadLetterWorker(needs), ...createAggregationWorkers(needs)];
+  shutdown.defer('workers', () => Promise.all(workers.map((worker) => worker.close())));
+  log.info({ worker: needs.workerName, concurrency: config.INGEST_CONCURRENCY }, 'processing jobs');
+  await shutdown.requested;
+}

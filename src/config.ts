@@ -1,0 +1,104 @@
+import { resolve } from 'node:path';
+import { z } from 'zod';
+
+/** A mistake of the person at the keyboard: shown as one sentence, never with a stack trace. */
+export class UsageError extends Error {
+  override name = 'UsageError';
+}
+
+const count = (min: number, max: number) => z.coerce.number().int().min(min).max(max);
+const seconds = (min: number, max: number) => z.coerce.number().min(min).max(max);
+const port = count(0, 65_535);
+const flag = z.enum(['true', 'false']).transform((value) => value === 'true');
+const timeZone = z.string().refine((zone) => {
+  try {
+    new Intl.DateTimeFormat('en', { timeZone: zone });
+    return true;
+  } catch {
+    return false;
+  }
+}, 'not an IANA time zone such as Europe/Berlin');
+
+/** Every variable that the pipeline reads. An empty value counts as not set. */
+const environmentSchema = z.object({
+  DATA_DIR: z.string().default('./data'),
+  REDIS_URL: z.url({ protocol: /^rediss?$/ }).optional(),
+  REDIS_TLS_CA_FILE: z.string().optional(),
+  QUEUE_PREFIX: z.string().default('{vehicle-data}'),
+  CASSANDRA_CONTACT_POINTS: z
+    .string()
+    .transform((list) =>
+      list
+        .split(',')
+        .map((host) => host.trim())
+        .filter(Boolean),
+    )
+    .pipe(z.array(z.string()).min(1))
+    .optional(),
+  CASSANDRA_PORT: port.default(9042),
+  CASSANDRA_LOCAL_DATACENTER: z.string().default('datacenter1'),
+  CASSANDRA_KEYSPACE: z
+    .string()
+    .regex(/^[a-z][a-z0-9_]{0,47}$/, 'lower-case letters, digits and _, at most 48, starting with a letter')
+    .default('vehicle_data'),
+  CASSANDRA_REPLICATION_FACTOR: count(1, 9).default(1),
+  CASSANDRA_CONSISTENCY: z
+    .enum(['ONE', 'LOCAL_ONE', 'QUORUM', 'LOCAL_QUORUM', 'ALL'])
+    .default('LOCAL_QUORUM'),
+  CASSANDRA_USERNAME: z.string().optional(),
+  CASSANDRA_PASSWORD: z.string().optional(),
+  CASSANDRA_TLS: flag.default(false),
+  CASSANDRA_TLS_CA_FILE: z.string().optional(),
+  PROCESSORS: count(1, 64).default(2),
+  INGEST_CONCURRENCY: count(1, 256).default(8),
+  INGEST_ATTEMPTS: count(1, 100).default(6),
+  MAX_FILE_BYTES: count(1, Number.MAX_SAFE_INTEGER).default(2 * 1024 ** 3),
+  MAX_RECORD_BYTES: count(64, 8 * 1024 ** 2).default(1024 ** 2),
+  MAX_QUEUED_FILES: count(1, 10_000_000).default(10_000),
+  MAX_REJECTED_RATIO: z.coerce.number().min(0).max(1).default(0.5),
+  AFTER_LOAD: z.enum(['keep', 'archive', 'delete']).default('keep'),
+  DURABLE_SECONDS: seconds(0, 86_400).default(30),
+  RECONCILE_SECONDS: seconds(0.1, 86_400).default(30),
+  AGGREGATION_EVERY_SECONDS: seconds(1, 86_400).default(60),
+  AGGREGATION_CRON: z.string().optional(),
+  AGGREGATION_TIME_ZONE: timeZone.default('UTC'),
+  SETTLE_SECONDS: seconds(0.1, 3_600).default(5),
+  SOURCE_TIME_ZONE: timeZone.default('UTC'),
+  BOARD_HOST: z.string().default('127.0.0.1'),
+  BOARD_PORT: port.default(3000),
+  BOARD_USERNAME: z.string().default('admin'),
+  BOARD_PASSWORD: z.string().min(12, 'at least 12 characters').optional(),
+  LOCAL_DIR: z.string().default('./.local'),
+  LOCAL_REDIS_PORT: port.default(6379),
+  LOCAL_CASSANDRA_PORT: port.default(9042),
+  LOG_LEVEL: z.enum(['trace', 'debug', 'info', 'warn', 'error', 'silent']).default('info'),
+  LOG_FORMAT: z.enum(['pretty', 'json']).optional(),
+  HEARTBEAT_FILE: z.string().optional(),
+});
+
+/** The name of every variable that the pipeline reads. */
+export const environmentVariables = Object.keys(environmentSchema.shape);
+
+export type Environment = z.infer<typeof environmentSchema>;
+
+/** The environment with its paths made absolute; `redisUrl` and the like are still unset when a local store is meant. */
+export type Config = Environment & { readonly DATA_DIR: string; readonly LOCAL_DIR: string };
+
+/**
+ * Checks the whole environment at once.
+ *
+ * @throws UsageError that lists every bad variable with its reason; values are not repeated, they may be secrets.
+ */
+export function parseConfig(environment: Record<string, string | undefined>): Config {
+  const given = Object.fromEntries(Object.entries(environment).filter(([, value]) => value !== ''));
+  const parsed = environmentSchema.safeParse(given);
+  if (!parsed.success) {
+    const lines = parsed.error.issues.map((issue) => `  ${issue.path.join('.')}: ${issue.message}`);
+    throw new UsageError(`The environment has ${lines.length} bad value(s):\n${lines.join('\n')}`);
+  }
+  const config = parsed.data;
+  if (config.CASSANDRA_USERNAME !== undefined && config.CASSANDRA_PASSWORD === undefined) {
+    throw new UsageError('CASSANDRA_USERNAME is set but CASSANDRA_PASSWORD is not: set both or none.');
+  }
+  return { ...config, DATA_DIR: resolve(config.DATA_DIR), LOCAL_DIR: resolve(config.LOCAL_DIR) };
+}

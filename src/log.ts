@@ -1,0 +1,23 @@
+import { pino, type Logger } from 'pino';
+import pretty from 'pino-pretty';
+import type { Config } from './config.ts';
+
+/**
+ * The process's log: JSON lines, or text for a person at a terminal. It goes to standard error, so that a command's
+ * data on standard output stays clean. Secrets that may ride along in an error or a configuration are cut out.
+ */
+export function createLog(config: Pick<Config, 'LOG_LEVEL' | 'LOG_FORMAT'>, role: string): Logger {
+  const format = config.LOG_FORMAT ?? (process.stderr.isTTY ? 'pretty' : 'json');
+  const destination =
+    format === 'pretty'
+      ? pretty({ destination: 2, sync: true, ignore: 'pid,hostname,role', messageFormat: '{role}: {msg}', translateTime: 'HH:MM:ss' })
+      : pino.destination({ dest: 2, sync: true });
+  return pino(
+    {
+      level: config.LOG_LEVEL,
+      base: { role, pid: process.pid },
+      redact: { paths: ['*.password', '*.url', 'err.options', 'err.info', 'err.query'], censor: '[hidden]' },
+    },
+    destination,
+  );
+}

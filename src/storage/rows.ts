@@ -1,0 +1,64 @@
+import type { Row, RowTable } from '../datasets/dataset.ts';
+import type { Store } from './client.ts';
+
+/** Cassandra warns about a batch over 5 KiB. */
+const BATCH_BYTES = 4_500;
+/** What a row costs beside its texts: clustering, cell headers, numbers. An estimate, on the high side. */
+const ROW_OVERHEAD_BYTES = 120;
+
+const statements = new WeakMap<RowTable, string>();
+
+function insertStatement(table: RowTable): string {
+  let statement = statements.get(table);
+  if (statement === undefined) {
+    const marks = table.columns.map(() => '?').join(', ');
+    const using = table.timestamped ? ' USING TIMESTAMP ?' : '';
+    statement = `INSERT INTO ${table.name} (${table.columns.join(', ')}) VALUES (${marks})${using}`;
+    statements.set(table, statement);
+  }
+  return statement;
+}
+
+function estimatedBytes(row: Row): number {
+  return row.values.reduce<number>(
+    (sum, value) => sum + (typeof value === 'string' ? value.length : 8),
+    ROW_OVERHEAD_BYTES,
+  );
+}
+
+/**
+ * Cuts rows into batches of one table and one partition each, under the size that Cassandra warns about.
+ * The order of rows within a partition is kept.
+ */
+export function batchesOf(rows: readonly Row[]): Row[][] {
+  const open = new Map<string, { rows: Row[]; bytes: number }>();
+  const batches: Row[][] = [];
+  for (const row of rows) {
+    const key = `${row.table.name} ${row.partition}`;
+    const bytes = estimatedBytes(row);
+    let batch = open.get(key);
+    if (batch === undefined || batch.bytes + bytes > BATCH_BYTES) {
+      batch = { rows: [], bytes: 0 };
+      open.set(key, batch);
+      batches.push(batch.rows);
+    }
+    batch.rows.push(row);
+    batch.bytes += bytes;
+  }
+  return batches;
+}
+
+/** Writes rows and resolves when every one is acknowledged. Writing them again changes nothing. */
+export async function writeRows(store: Store, rows: readonly Row[]): Promise<void> {
+  await Promise.all(
+    batchesOf(rows).map(async (batch) => {
+      const queries = batch.map(({ table, values, timestamp }) => ({
+        query: insertStatement(table),
+        params: timestamp === undefined ? [...values] : [...values, timestamp],
+      }));
+      const [first] = queries;
+      if (queries.length === 1 && first !== undefined) await store.run(first.query, first.params);
+      else await store.runBatch(queries);
+    }),
+  );
+}
