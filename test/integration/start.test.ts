@@ -1,0 +1,175 @@
+import { mkdtemp, readdir, rm, symlink } from 'node:fs/promises';
+import { tmpdir } from 'node:os';
+import { join, resolve } from 'node:path';
+import { Client } from 'cassandra-driver';
+import { execa } from 'execa';
+import { afterEach, beforeEach, expect, inject, it, onTestFinished, vi } from 'vitest';
+import { freePort } from '../../src/local/ports.ts';
+import { findServer } from '../../src/local/server.ts';
+import { findLocalServices } from '../../src/local/services.ts';
+
+const ROOT = resolve(import.meta.dirname, '../..');
+const POLL = { timeout: 60_000, interval: 200 };
+
+let folder: string;
+let environment: Record<string, string>;
+
+beforeEach(async () => {
+  folder = await mkdtemp(join(tmpdir(), 'start-'));
+  await symlink(join(ROOT, '.local/lib'), join(folder, 'lib'));
+  environment = {
+    // An empty value counts as not set, whatever this machine's own environment says.
+    REDIS_URL: '',
+    CASSANDRA_CONTACT_POINTS: '',
+    DATA_DIR: join(folder, 'data'),
+    LOCAL_DIR: folder,
+    LOCAL_REDIS_PORT: '0',
+    LOCAL_CASSANDRA_PORT: '0',
+    BOARD_PORT: String(await freePort(0)),
+    PROCESSORS: '2',
+  };
+});
+afterEach(async () => {
+  await rm(folder, { recursive: true, force: true, maxRetries: 10 });
+});
+
+/** `npm start` as at a terminal: with a process group of its own, which Ctrl-C reaches as a whole. */
+function npmStart(args: string[] = []) {
+  const child = execa('npm', ['start', '--', ...args], {
+    cwd: ROOT,
+    env: environment,
+    detached: true,
+    reject: false,
+    all: true,
+  });
+  const { pid } = child;
+  if (pid === undefined) throw new Error('npm cannot be run');
+  const group = {
+    pid,
+    signal: (signal: NodeJS.Signals) => process.kill(-pid, signal),
+    ended: child,
+    output: '',
+  };
+  child.all.on('data', (chunk: Buffer) => (group.output += chunk.toString()));
+  onTestFinished(async () => {
+    try {
+      group.signal('SIGKILL');
+    } catch {
+      // It is gone, as it should be.
+    }
+    for (const store of ['redis', 'cassandra']) {
+      const left = await findServer(join(folder, store));
+      if (left !== undefined) process.kill(left.pid, 'SIGKILL');
+    }
+  });
+  return group;
+}
+
+async function processes() {
+  const { stdout } = await execa('ps', ['-ww', '-eo', 'pid=,ppid=,stat=,args=']);
+  return stdout.split('\n').flatMap((line) => {
+    const [, pid, parent, state, command = ''] = /^\s*(\d+)\s+(\d+)\s+(\S+)\s+(.*)$/.exec(line) ?? [];
+    return state === undefined || state.startsWith('Z')
+      ? []
+      : [{ pid: Number(pid), parent: Number(parent), command }];
+  });
+}
+
+/** Everything that descends from `root`. */
+async function family(root: number): Promise<{ pid: number; command: string }[]> {
+  const all = await processes();
+  const grow = (pid: number): typeof all =>
+    all.filter(({ parent }) => parent === pid).flatMap((one) => [one, ...grow(one.pid)]);
+  return grow(root);
+}
+
+async function stillRunning(some: { pid: number; command: string }[]) {
+  const all = await processes();
+  return some.filter(({ pid, command }) => all.some((one) => one.pid === pid && one.command === command));
+}
+
+async function countEvents(): Promise<number> {
+  const node = (await findLocalServices(folder))?.cassandra;
+  if (node === undefined) throw new Error('no local Cassandra');
+  const client = new Client({
+    contactPoints: [node.contactPoint],
+    protocolOptions: { port: node.port },
+    localDataCenter: node.datacenter,
+  });
+  try {
+    const result = await client.execute('SELECT count(*) AS n FROM vehicle_data.vehicle_events');
+    return Number(result.first().get('n'));
+  } finally {
+    await client.shutdown();
+  }
+}
+
+it('npm start loads files; killed, it takes its roles along; the next start keeps the data, and Ctrl-C stops everything', async () => {
+  const first = npmStart();
+  await vi
+    .waitUntil(() => first.output.includes('Ctrl-C stops everything'), POLL)
+    .catch(() => expect.fail(first.output));
+  await vi.waitUntil(async () => (await countEvents()) >= 100, POLL);
+  expect((await fetch(`http://127.0.0.1:${environment['BOARD_PORT']}/readyz`)).status).toBe(200);
+
+  const roles = (await family(first.pid)).filter(({ command }) => /pipeline\.js (?!start)\w+$/.test(command));
+  expect(roles.map(({ command }) => command.split(' ').at(-1)).sort()).toEqual([
+    'board',
+    'generate',
+    'process',
+    'process',
+    'watch',
+  ]);
+  const stores = await Promise.all(['redis', 'cassandra'].map((store) => findServer(join(folder, store))));
+  const loaded = await countEvents();
+  first.signal('SIGKILL');
+  await first.ended;
+  await vi.waitUntil(async () => (await stillRunning(roles)).length === 0, POLL);
+
+  const second = npmStart(['--no-generate']);
+  await vi
+    .waitUntil(() => second.output.includes('Ctrl-C stops everything'), POLL)
+    .catch(() => expect.fail(second.output));
+  const all = await processes();
+  expect(stores.filter((left) => all.some(({ pid }) => pid === left?.pid))).toEqual([]);
+  expect(await countEvents()).toBeGreaterThanOrEqual(loaded);
+
+  const running = await family(second.pid);
+  expect(running.filter(({ command }) => command.includes(folder))).toHaveLength(2);
+  const since = performance.now();
+  second.signal('SIGINT');
+  await second.ended;
+  expect(performance.now() - since).toBeLessThan(10_000);
+  expect(await stillRunning(running)).toEqual([]);
+  expect(await findLocalServices(folder)).toBeUndefined();
+}, 180_000);
+
+it('a Redis of the environment that does not answer is named, without its password, and nothing is started', async () => {
+  const port = await freePort(0);
+  environment['REDIS_URL'] = `redis://someone:secret@127.0.0.1:${port}`;
+  const { exitCode, all } = await npmStart().ended;
+  expect(exitCode).toBe(1);
+  expect(all).toContain(`Redis at 127.0.0.1:${port} does not answer`);
+  expect(all).toContain('set REDIS_URL to one that runs');
+  expect(all).not.toContain('secret');
+  expect(await readdir(folder)).toEqual(['lib']);
+});
+
+it('a Cassandra of the environment that does not answer is named, and nothing is started', async () => {
+  environment['REDIS_URL'] = inject('redisUrl');
+  environment['CASSANDRA_CONTACT_POINTS'] = '127.0.0.1';
+  environment['CASSANDRA_PORT'] = String(await freePort(0));
+  const { exitCode, all } = await npmStart().ended;
+  expect(exitCode).toBe(1);
+  expect(all).toContain(`Cassandra at 127.0.0.1 port ${environment['CASSANDRA_PORT']} does not answer`);
+  expect(all).toContain('CASSANDRA_CONTACT_POINTS');
+  expect(await readdir(folder)).toEqual(['lib']);
+});
+
+it('a taken port of the board is one sentence that says how to set another', async () => {
+  environment['BOARD_PORT'] = String(inject('cassandraPort'));
+  const { exitCode, all } = await npmStart().ended;
+  expect(exitCode).toBe(1);
+  expect(all).toMatch(/Port \d+ on 127\.0\.0\.1 is taken: .* BOARD_PORT=\d+ npm start\./);
+  expect(await readdir(folder)).toEqual(['lib']);
+});
