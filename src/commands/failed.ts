@@ -4,6 +4,7 @@ import { deadLetterJobSchema, type DeadLetterJob, type DeadLetterQueue } from '.
 import { versionOf } from '../queues/ingest.ts';
 import { settleDeadLetter } from '../storage/files.ts';
 import { openQueues, openStore } from './connect.ts';
+import { printable } from './printable.ts';
 import type { Runtime } from './runtime.ts';
 
 const PAGE = 500;
@@ -127,9 +128,4 @@ const NOTHING_ASKED: Selection = {
 function report(letters: readonly Letter[], what: string, { json }: { json: boolean }): void {
   if (json) process.stdout.write(`${JSON.stringify(letters.map(asData))}\n`);
   else process.stdout.write(letters.length === 0 ? 'No dead letter fits.\n' : `${letters.length} dead letter(s) ${what}.\n`);
-}
-
-/** A hostile file name must not steer the terminal. */
-function printable(text: string): string {
-  return text.replace(/\p{Cc}/gu, (character) => JSON.stringify(character).slice(1, -1));
 }

@@ -107,7 +107,7 @@ export function recordCheck<Shape extends z.ZodRawShape>(shape: Shape, timeField
       return { field, reason: missing ? 'missing' : (issue?.message ?? 'does not fit the schema') };
     }
     const timeText = record[timeField];
-    const time = parseTime(String(timeText), context.sourceTimeZone);
+    const time = parseTime(typeof timeText === 'string' ? timeText : '', context.sourceTimeZone);
     if (typeof time === 'string') return { field: timeField, reason: time };
     if (time.ms > context.now + DAY_MS) return { field: timeField, reason: 'more than a day in the future' };
     const unknown = Object.keys(record).filter((key) => !known.has(key));

@@ -7,8 +7,8 @@ export type Json = null | boolean | number | string | LosslessNumber | Json[] | 
 /** Deeper values cannot be written back by every reader; the provider's records are two levels deep. */
 export const MAX_DEPTH = 100;
 
-/** Over 15 digits, or an exponent of three: perhaps more than a double holds. Only such texts take the slow parser. */
-const LONG_NUMBER = /\d[\d.]{15}|\d[eE][+-]?\d{2}/;
+/** A number with over 15 digits or an exponent: perhaps more than a double holds. Only such texts take the slow parser. */
+const LONG_NUMBER = /(?:^|[:,[])\s*-?(?:\d[\d.]{15}|[\d.]+[eE])/;
 
 function numberOf(text: string): number | LosslessNumber {
   const number = Number(text);
@@ -49,7 +49,7 @@ function checkDepth(root: Json): void {
   let level: Json[] = [root];
   for (let depth = 0; level.length > 0; depth += 1) {
     if (depth > MAX_DEPTH) throw new RangeError(`nested deeper than ${MAX_DEPTH} levels`);
-    level = level.flatMap((value) => (typeof value === 'object' && value !== null ? Object.values(value) : []));
+    level = level.flatMap((value): Json[] => (typeof value === 'object' && value !== null ? Object.values<Json>(value) : []));
   }
 }
 

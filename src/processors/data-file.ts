@@ -56,7 +56,7 @@ async function openInside(dataDir: string, name: string): Promise<FileHandle> {
     return await open(path, constants.O_RDONLY | constants.O_NOFOLLOW | constants.O_NONBLOCK);
   } catch (error) {
     if (error instanceof Error && 'code' in error && error.code === 'ENOENT') {
-      throw new Error('not in the data folder any more, or a link that leads nowhere');
+      throw new Error('not in the data folder any more, or a link that leads nowhere', { cause: error });
     }
     const reason = problemOf(error);
     throw reason === undefined ? error : new FileProblem(reason);

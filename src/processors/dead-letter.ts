@@ -74,8 +74,8 @@ export function createDeadLetterWorker(needs: DeadLetterNeeds): Worker<DeadLette
 /** The one place where an ingest job that has failed for good becomes a dead letter. */
 export interface DeadLetters {
   /** Called with every failure of an ingest job; only final ones count. Never rejects. */
-  onFailed(job: Job<IngestJob, IngestResult> | undefined): void;
-  close(): Promise<void>;
+  readonly onFailed: (job: Job<IngestJob, IngestResult> | undefined) => void;
+  readonly close: () => Promise<void>;
 }
 
 /**

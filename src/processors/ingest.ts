@@ -3,7 +3,7 @@ import type { Logger } from 'pino';
 import type { Config } from '../config.ts';
 import { datasetOf } from '../datasets/catalog.ts';
 import type { Counters } from '../queues/counters.ts';
-import { deadLetterId, type DeadLetterQueue } from '../queues/dead-letter.ts';
+import type { DeadLetterQueue } from '../queues/dead-letter.ts';
 import {
   enqueueFiles,
   INGEST_QUEUE,

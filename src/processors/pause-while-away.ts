@@ -16,7 +16,7 @@ export function pauseWhileAway(store: Store, log: Logger): { pause(worker: Worke
       return;
     }
     log.info('cassandra answers again, jobs are taken again');
-    for (const worker of paused) if (!worker.closing) worker.resume();
+    for (const worker of paused) if (worker.closing === undefined) void worker.resume();
     paused.clear();
   }
 

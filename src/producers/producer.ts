@@ -11,10 +11,10 @@ const MAX_PENDING = 10_000;
 
 /** Queues what the watcher hints at, at once, and what the ledger lacks, again and again. */
 export interface Producer {
-  onArrival(file: IngestJob): void;
+  readonly onArrival: (file: IngestJob) => void;
   /** Compares the folder with the ledger as soon as the comparison under way is done. */
-  reconcileSoon(): void;
-  close(): Promise<void>;
+  readonly reconcileSoon: () => void;
+  readonly close: () => Promise<void>;
 }
 
 export function createProducer({

@@ -13,7 +13,7 @@ const TAIL_BYTES = 16;
 
 /** The watcher's hints: files that have just arrived and are likely whole. */
 export interface Watcher {
-  close(): Promise<void>;
+  readonly close: () => Promise<void>;
 }
 
 /**

@@ -8,7 +8,7 @@ const FLUSH_MS = 1_000;
 export interface Counters {
   /** @param sample a Prometheus sample without its prefix, such as `records_loaded_total{dataset="events"}` */
   add(sample: string, amount: number): void;
-  close(): Promise<void>;
+  readonly close: () => Promise<void>;
 }
 
 function keyOf({ prefix }: QueueConnection): string {

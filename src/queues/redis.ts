@@ -10,7 +10,7 @@ const RECONNECT_MS = 1_000;
 export interface QueueConnection {
   readonly connection: Redis;
   readonly prefix: string;
-  close(): Promise<void>;
+  readonly close: () => void;
 }
 
 /** The address without its user and password. */
@@ -70,7 +70,7 @@ export async function connectQueues(
   return {
     connection,
     prefix: config.QUEUE_PREFIX,
-    close: async () => {
+    close: () => {
       connection.disconnect();
     },
   };

@@ -38,7 +38,7 @@ export interface Store {
   clockSkewMs(): number;
   /** Calls back when Cassandra answers again after it was away: what was remembered of it may be gone. */
   onReturn(listener: () => void): void;
-  close(): Promise<void>;
+  readonly close: () => Promise<void>;
 }
 
 function clientOptions(config: StoreConfig, keyspace: string): ClientOptions {
@@ -149,21 +149,22 @@ function createClock(ask: () => Promise<types.ResultSet>) {
   };
 }
 
+const codes = types.responseErrorCodes;
+const AWAY_CODES = new Set<number>([
+  codes.serverError,
+  codes.overloaded,
+  codes.isBootstrapping,
+  codes.unavailableException,
+  codes.readTimeout,
+  codes.writeTimeout,
+  codes.readFailure,
+  codes.writeFailure,
+]);
+
 /** Whether an error means that Cassandra is away or overloaded, and the same request may well work later. */
 export function isStoreAway(error: unknown): boolean {
   if (error instanceof errors.ResponseError) {
-    const { overloaded, isBootstrapping, unavailableException, readTimeout, writeTimeout, readFailure, writeFailure } =
-      types.responseErrorCodes;
-    return [
-      types.responseErrorCodes.serverError,
-      overloaded,
-      isBootstrapping,
-      unavailableException,
-      readTimeout,
-      writeTimeout,
-      readFailure,
-      writeFailure,
-    ].includes(error.code);
+    return AWAY_CODES.has(error.code);
   }
   return (
     error instanceof errors.NoHostAvailableError ||

@@ -1,0 +1,51 @@
+import { createSnapshotReader, type Snapshot } from '../board/snapshot.ts';
+import { openQueues, openStore } from './connect.ts';
+import { printable } from './printable.ts';
+import type { Runtime } from './runtime.ts';
+
+const EVERY_MS = 2_000;
+
+/** Shows queues, lag, watermark and rates; with `watch`, again every two seconds until asked to stop. */
+export async function showStatus(runtime: Runtime, options: { json: boolean; watch: boolean }): Promise<void> {
+  const opened = await openQueues(runtime);
+  const store = await openStore(runtime);
+  const readSnapshot = createSnapshotReader({ ...opened, store, log: runtime.log });
+  const { requested, signal } = runtime.shutdown;
+  for (;;) {
+    const snapshot = await readSnapshot();
+    if (options.watch && process.stdout.isTTY && !options.json) process.stdout.write('\x1b[H\x1b[2J');
+    process.stdout.write(options.json ? `${JSON.stringify(snapshot)}\n` : textOf(snapshot));
+    if (!options.watch) return;
+    await Promise.race([new Promise((resolve) => setTimeout(resolve, EVERY_MS)), requested]);
+    if (signal.aborted) return;
+  }
+}
+
+const STATES = ['waiting', 'backlog', 'active', 'delayed', 'completed', 'failed'] as const;
+
+function textOf({ at, redis, cassandra }: Snapshot): string {
+  const lines = [at, ''];
+  const row = (name: string, cells: readonly (string | number)[]) =>
+    lines.push(name.padEnd(20) + cells.map((cell) => String(cell).padStart(11)).join(''));
+  if (redis === null) lines.push('Redis does not answer.');
+  else {
+    row('queue', STATES);
+    for (const [name, counts] of Object.entries(redis.queues)) {
+      row(name, STATES.map((state) => counts[state]));
+    }
+    lines.push(
+      '',
+      `${redis.filesPerMinute} files in the last minute, the oldest waits ${redis.oldestWaitingSeconds.toFixed(1)} s, ` +
+        `${redis.workers.length} processor(s)`,
+    );
+    for (const { name, reason } of redis.deadLetters.newest) lines.push(`dead letter: ${printable(`${name}: ${reason}`)}`);
+  }
+  if (cassandra === null) lines.push('Cassandra does not answer.');
+  else {
+    const { watermark, lagSeconds, today, yesterday, clockSkewMs } = cassandra;
+    lines.push(`summaries are right up to ${watermark}, ${lagSeconds.toFixed(1)} s ago`);
+    for (const { day, vehicles, events } of [today, yesterday]) lines.push(`${day}: ${events} events of ${vehicles} vehicles`);
+    lines.push(`this clock is ${clockSkewMs.toFixed(0)} ms ahead of Cassandra's`);
+  }
+  return `${lines.join('\n')}\n`;
+}
