@@ -1,0 +1,128 @@
+import { randomBytes } from 'node:crypto';
+import { once } from 'node:events';
+import { connect, createServer, type AddressInfo, type Socket } from 'node:net';
+import { pino } from 'pino';
+import { inject } from 'vitest';
+import { createBoard, listen } from '../../src/board/server.ts';
+import { parseConfig } from '../../src/config.ts';
+import { createAggregationQueue, createAggregationSliceQueue } from '../../src/queues/aggregation.ts';
+import { createCounters } from '../../src/queues/counters.ts';
+import { addDeadLetter, createDeadLetterQueue, type DeadLetterJob } from '../../src/queues/dead-letter.ts';
+import { createIngestQueue, versionOf, type IngestJob } from '../../src/queues/ingest.ts';
+import { connectQueues } from '../../src/queues/redis.ts';
+import { connectStore } from '../../src/storage/client.ts';
+import { recordFile } from '../../src/storage/files.ts';
+import { migrate } from '../../src/storage/migrations.ts';
+
+/** A way to a server that can be cut (connections are refused) or frozen (nothing comes through any more). */
+async function createWay(target: { host: string; port: number }) {
+  const sockets = new Set<Socket>();
+  let state: 'open' | 'cut' | 'frozen' = 'open';
+  const server = createServer((client) => {
+    const upstream = connect(target);
+    for (const [from, to] of [
+      [client, upstream],
+      [upstream, client],
+    ] as const) {
+      sockets.add(from);
+      from.on('error', () => to.destroy());
+      from.on('close', () => {
+        sockets.delete(from);
+        to.destroy();
+      });
+      from.on('data', (chunk) => state !== 'frozen' && to.write(chunk));
+    }
+    if (state === 'cut') client.destroy();
+  });
+  server.listen(0, '127.0.0.1');
+  await once(server, 'listening');
+  const { port } = server.address() as AddressInfo;
+  const destroyAll = () => sockets.forEach((socket) => socket.destroy());
+  return {
+    port,
+    set: (next: typeof state) => {
+      state = next;
+      if (next !== 'frozen') destroyAll();
+    },
+    close: () => {
+      destroyAll();
+      server.close();
+    },
+  };
+}
+
+/** A board with a keyspace and queues of its own. `close` drops them; a test that failed leaves them to be looked at. */
+export async function createBoardUnderTest(environment: Record<string, string> = {}) {
+  const id = randomBytes(5).toString('hex');
+  const redisUrl = new URL(inject('redisUrl'));
+  const redisWay = await createWay({ host: redisUrl.hostname, port: Number(redisUrl.port) });
+  const cassandraWay = await createWay({ host: inject('cassandraHost'), port: inject('cassandraPort') });
+  redisUrl.host = `127.0.0.1:${redisWay.port}`;
+  const config = parseConfig({
+    REDIS_URL: redisUrl.href,
+    CASSANDRA_CONTACT_POINTS: '127.0.0.1',
+    CASSANDRA_PORT: String(cassandraWay.port),
+    CASSANDRA_LOCAL_DATACENTER: inject('cassandraDatacenter'),
+    CASSANDRA_KEYSPACE: `test_${id}`,
+    QUEUE_PREFIX: `{test-${id}}`,
+    BOARD_PORT: '0',
+    ...environment,
+  });
+  const log = pino({ level: 'silent' });
+  await migrate(config, log);
+  const queues = await connectQueues(config, log);
+  const store = await connectStore(config, log);
+  const ingestQueue = createIngestQueue(queues);
+  const deadLetterQueue = createDeadLetterQueue(queues);
+  const aggregationQueue = await createAggregationQueue(queues);
+  const sliceQueue = createAggregationSliceQueue(queues);
+  const all = [ingestQueue, deadLetterQueue, aggregationQueue, sliceQueue];
+  for (const queue of all) queue.on('error', () => undefined);
+  const counters = createCounters(queues, log);
+  const needs = { config, queues, store, ingestQueue, deadLetterQueue, aggregationQueue, sliceQueue, log };
+  const server = await listen(createBoard(needs), config);
+
+  return {
+    ...needs,
+    counters,
+    url: server.url,
+    redisWay,
+    cassandraWay,
+    /** What workers need besides. */
+    workerNeeds: { ...needs, counters, workerName: 'worker under test' },
+    /** A dead letter as a processor makes it: in the ledger and in the queue. */
+    addLetter: async (file: IngestJob, reason: string) => {
+      const at = Date.now();
+      await recordFile(store, {
+        name: file.name,
+        version: versionOf(file),
+        state: 'dead_letter',
+        dataset: 'events',
+        bytes: file.size,
+        fileTime: at,
+        attempts: 1,
+        worker: 'worker under test',
+        startedAt: at,
+        finishedAt: at,
+        error: reason,
+      });
+      const letter: DeadLetterJob = { ...file, reason, failedAt: at, attempts: 1 };
+      await addDeadLetter(deadLetterQueue, letter);
+    },
+    close: async () => {
+      await server.close();
+      await counters.close();
+      for (const queue of all) {
+        await queue.obliterate({ force: true });
+        await queue.close();
+      }
+      queues.connection.disconnect();
+      await store.run(`DROP KEYSPACE ${config.CASSANDRA_KEYSPACE}`);
+      await store.close();
+      redisWay.close();
+      cassandraWay.close();
+    },
+  };
+}
+
+export type BoardUnderTest = Awaited<ReturnType<typeof createBoardUnderTest>>;
