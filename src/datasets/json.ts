@@ -49,7 +49,9 @@ function checkDepth(root: Json): void {
   let level: Json[] = [root];
   for (let depth = 0; level.length > 0; depth += 1) {
     if (depth > MAX_DEPTH) throw new RangeError(`nested deeper than ${MAX_DEPTH} levels`);
-    level = level.flatMap((value): Json[] => (typeof value === 'object' && value !== null ? Object.values<Json>(value) : []));
+    level = level.flatMap((value) =>
+      typeof value === 'object' && value !== null && !isLosslessNumber(value) ? Object.values<Json>(value) : [],
+    );
   }
 }
 
