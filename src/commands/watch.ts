@@ -5,6 +5,9 @@ import { watchFolder } from '../producers/watcher.ts';
 import { openDataFolder, openQueues, openStore } from './connect.ts';
 import type { Runtime } from './runtime.ts';
 
+/** How long after the start, and the settle time, the first aggregation runs. */
+const FIRST_SUMMARY_SECONDS = 5;
+
 /** Queues the files that arrive, and those that were missed; keeps the aggregation's schedule. */
 export async function watch(runtime: Runtime): Promise<void> {
   const { config, log, shutdown } = runtime;
@@ -36,6 +39,9 @@ export async function watch(runtime: Runtime): Promise<void> {
   });
   queues.connection.on('ready', producer.reconcileSoon);
   producer.reconcileSoon();
+  // The first files are summarized soon, and not only when the schedule comes round.
+  const delay = (config.SETTLE_SECONDS + FIRST_SUMMARY_SECONDS) * 1000;
+  await aggregationQueue.add('after start', {}, { delay });
   log.info({ folder: config.DATA_DIR }, 'watching for files');
   await shutdown.requested;
 }

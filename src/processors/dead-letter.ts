@@ -90,7 +90,8 @@ export function createDeadLetters(needs: DeadLetterNeeds): DeadLetters {
     const file = ingestJobSchema.safeParse(job.data);
     if (file.success) await moveFile(job, file.data);
     else await addDeadLetter(deadLetterQueue, unreadableLetter(job));
-    await job.remove();
+    // Another processor may have moved it too, and a person may have sent it back to ingest since.
+    if (await job.isFailed()) await job.remove();
   }
 
   async function moveFile(job: Job<IngestJob, IngestResult>, file: IngestJob): Promise<void> {

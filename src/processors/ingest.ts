@@ -162,6 +162,7 @@ async function ingest(job: IngestBullJob, needs: IngestNeeds): Promise<IngestRes
         records: checked.records,
         loaded: checked.records - checked.rejected,
         rejected: checked.rejected,
+        error: known.some(({ version }) => version === lineage.version) ? null : undefined,
       };
       if (known.some(({ state, sha256 }) => state === 'loaded' && sha256 === checked.sha256)) {
         await recordFile(store, { ...entry, state: 'unchanged', loaded: 0, finishedAt: store.now() });

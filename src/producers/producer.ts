@@ -8,6 +8,7 @@ import type { Reconciliation } from './reconciliation.ts';
 const BURST = 500;
 /** Arrivals that may wait for Redis; more are left to reconciliation. */
 const MAX_PENDING = 10_000;
+const LOOK_AGAIN_MS = 1_000;
 
 /** Queues what the watcher hints at, at once, and what the ledger lacks, again and again. */
 export interface Producer {
@@ -51,19 +52,27 @@ export function createProducer({
     }
   }
 
-  async function reconcile(): Promise<void> {
+  /** @returns whether young files were left, that the watcher may have missed because it was not there yet */
+  async function reconcile(): Promise<boolean> {
     try {
       await ensureSchedule();
       const started = performance.now();
-      const { seen, queued, removed } = await reconciliation.run();
+      const { seen, queued, removed, young } = await reconciliation.run();
       const ms = Math.round(performance.now() - started);
       if (queued > 0 || removed > 0) log.info({ seen, queued, removed, ms }, 'folder compared with the ledger');
+      return young > 0;
     } catch (error) {
       log.warn({ reason: error instanceof Error ? error.message : String(error) }, 'reconciliation put off');
+      return false;
     }
   }
 
   function reconcileSoon(): void {
+    run(true);
+  }
+
+  /** @param lookAgain whether to look once more soon for files that are too young now */
+  function run(lookAgain: boolean): void {
     if (closed) return;
     if (reconciling !== undefined) {
       again = true;
@@ -71,11 +80,12 @@ export function createProducer({
     }
     clearTimeout(timer);
     again = false;
-    reconciling = reconcile().finally(() => {
+    reconciling = reconcile().then((leftYoung) => {
       reconciling = undefined;
       if (closed) return;
-      if (again) reconcileSoon();
-      else timer = setTimeout(reconcileSoon, config.RECONCILE_SECONDS * 1000);
+      if (again) run(true);
+      else if (lookAgain && leftYoung) timer = setTimeout(run, LOOK_AGAIN_MS, false);
+      else timer = setTimeout(run, config.RECONCILE_SECONDS * 1000, false);
     });
   }
 

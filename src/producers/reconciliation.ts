@@ -11,6 +11,8 @@ import { ARCHIVE_FOLDER, currentVersion, namesBelow } from './data-folder.ts';
 /** Files that are compared with the ledger, and queued, in one go. */
 const PAGE = 500;
 const FULL_QUEUE_WAIT_MS = 250;
+/** A younger file may still be written; the watcher, or the next comparison, takes it. */
+const STILL_MS = 500;
 
 export interface ReconciliationNeeds {
   readonly config: Pick<
@@ -29,6 +31,8 @@ export interface Reconciled {
   readonly seen: number;
   readonly queued: number;
   readonly removed: number;
+  /** Files that were too young to be judged. */
+  readonly young: number;
 }
 
 /** Compares the folder with the ledger, which is the truth, and queues what is not loaded. */
@@ -39,6 +43,11 @@ export interface Reconciliation {
   forget(): void;
   /** Resolves when fewer files than MAX_QUEUED_FILES are unfinished. */
   hasRoom(): Promise<boolean>;
+}
+
+function isYoung({ mtimeNs }: IngestJob): boolean {
+  const ageMs = Date.now() - Number(BigInt(mtimeNs) / 1_000_000n);
+  return ageMs >= 0 && ageMs < STILL_MS;
 }
 
 export function createReconciliation(needs: ReconciliationNeeds): Reconciliation {
@@ -124,7 +133,7 @@ export function createReconciliation(needs: ReconciliationNeeds): Reconciliation
     },
     hasRoom,
     run: async (below = '', onProgress = () => undefined) => {
-      const total = { seen: 0, queued: 0, removed: 0 };
+      const total = { seen: 0, queued: 0, removed: 0, young: 0 };
       const before = settled;
       const settledNow = new Map<string, string>();
       let page: IngestJob[] = [];
@@ -142,6 +151,7 @@ export function createReconciliation(needs: ReconciliationNeeds): Reconciliation
         total.seen += 1;
         const version = before.get(name);
         if (version === versionOf(file)) settledNow.set(name, version);
+        else if (isYoung(file)) total.young += 1;
         else page.push(file);
         if (page.length >= PAGE) await flush();
       }

@@ -53,6 +53,7 @@ export async function watchFolder({
 
   const watcher = watch(dataDir, {
     ignoreInitial: true,
+    followSymlinks: false,
     ignored: (path, stats) => {
       const below = relative(dataDir, path);
       return below !== '' && (!isScanned(below) || (stats?.isFile() === true && datasetOf(below) === undefined));

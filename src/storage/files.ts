@@ -30,7 +30,8 @@ export interface LedgerEntry {
   readonly records?: number | undefined;
   readonly loaded?: number | undefined;
   readonly rejected?: number | undefined;
-  readonly error?: string | undefined;
+  /** null removes what an earlier attempt left. */
+  readonly error?: string | null | undefined;
 }
 
 /** The part of the ledger that decisions are made on. */
@@ -101,7 +102,7 @@ export async function recordFile(store: Store, entry: LedgerEntry): Promise<void
       big(entry.rejected),
       entry.attempts,
       entry.worker,
-      entry.error ?? null,
+      entry.error,
       new Date(entry.startedAt),
       new Date(entry.finishedAt),
     ],

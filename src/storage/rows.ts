@@ -21,7 +21,7 @@ function insertStatement(table: RowTable): string {
 
 function estimatedBytes(row: Row): number {
   return row.values.reduce<number>(
-    (sum, value) => sum + (typeof value === 'string' ? value.length : 8),
+    (sum, value) => sum + (typeof value === 'string' ? Buffer.byteLength(value) : 8),
     ROW_OVERHEAD_BYTES,
   );
 }
