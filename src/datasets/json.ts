@@ -23,7 +23,7 @@ function sameNumber(text: string, number: number): boolean {
 
 /** Digits without leading and trailing zeros, with the power of ten of the first one: equal for equal numbers. */
 function significant(text: string): string {
-  const [mantissa = '', exponent = '0'] = text.toLowerCase().replace('-', '').split('e');
+  const [mantissa = '', exponent = '0'] = text.toLowerCase().replace(/^-/, '').split('e');
   const [whole = '', fraction = ''] = mantissa.split('.');
   const digits = (whole + fraction).replace(/^0+/, '');
   if (digits === '') return '0';

@@ -13,6 +13,10 @@ export interface Moment {
 export const HOUR_MS = 3_600_000;
 export const DAY_MS = 86_400_000;
 
+/** An offset can move a time out of the years that four digits name. */
+const FIRST_MS = Date.parse('0000-01-01T00:00:00.000Z');
+const LAST_MS = Date.parse('9999-12-31T23:59:59.999Z');
+
 const ISO_8601 =
   /^(\d{4})-(\d\d)-(\d\d)[T ](\d\d):(\d\d)(?::(\d\d)(?:[.,](\d{1,9}))?)?(Z|z|[+-]\d\d(?::?\d\d)?)?$/;
 
@@ -53,7 +57,9 @@ export function parseTime(text: string, sourceTimeZone: string): Moment | string
     Number(digits.slice(0, 3));
   const offset = zone === undefined ? wallClockOffset(sourceTimeZone, wallMs) : zoneMinutes(zone);
   if (offset === undefined) return 'no such offset from UTC';
-  return { ms: wallMs - offset * 60_000, nanos: Number(digits.slice(3)) };
+  const ms = wallMs - offset * 60_000;
+  if (ms < FIRST_MS || ms > LAST_MS) return 'outside of the years 0000 to 9999 in UTC';
+  return { ms, nanos: Number(digits.slice(3)) };
 }
 
 /** The UTC day as `YYYY-MM-DD`. Times are within the years 0000 to 9999, so this is ten characters. */
