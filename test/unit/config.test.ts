@@ -1,0 +1,80 @@
+import { describe, expect, it } from 'vitest';
+import { parseConfig, UsageError } from '../../src/config.ts';
+
+function problemOf(environment: Record<string, string>): string {
+  try {
+    parseConfig(environment);
+  } catch (error) {
+    expect(error).toBeInstanceOf(UsageError);
+    return error instanceof Error ? error.message : '';
+  }
+  return '';
+}
+
+describe('the environment', () => {
+  it('needs nothing to be set', () => {
+    expect(parseConfig({})).toMatchObject({
+      CASSANDRA_KEYSPACE: 'vehicle_data',
+      CASSANDRA_CONSISTENCY: 'LOCAL_QUORUM',
+      AFTER_LOAD: 'keep',
+      MAX_REJECTED_RATIO: 0.5,
+      SETTLE_SECONDS: 5,
+      SOURCE_TIME_ZONE: 'UTC',
+    });
+  });
+
+  it('may hold empty values, which count as not set, and variables of others', () => {
+    expect(parseConfig({ DATA_DIR: '', CASSANDRA_PORT: '', BOARD_PASSWORD: '', HOME: '/x' })).toEqual(
+      parseConfig({}),
+    );
+  });
+
+  it('is read as numbers, lists and absolute paths', () => {
+    const config = parseConfig({
+      CASSANDRA_CONTACT_POINTS: ' one , two,',
+      CASSANDRA_PORT: '9043',
+      SETTLE_SECONDS: '0.5',
+      CASSANDRA_TLS: 'true',
+      DATA_DIR: 'in',
+    });
+    expect(config).toMatchObject({
+      CASSANDRA_CONTACT_POINTS: ['one', 'two'],
+      CASSANDRA_PORT: 9043,
+      SETTLE_SECONDS: 0.5,
+      CASSANDRA_TLS: true,
+      DATA_DIR: `${process.cwd()}/in`,
+    });
+  });
+
+  it('is refused with every bad variable at once, and without any value', () => {
+    const bad = {
+      REDIS_URL: 'http://user:sEcReT1@host',
+      CASSANDRA_KEYSPACE: 'Drop sEcReT2',
+      CASSANDRA_PORT: '70000',
+      CASSANDRA_CONSISTENCY: 'sEcReT3',
+      PROCESSORS: '0',
+      INGEST_CONCURRENCY: 'sEcReT4',
+      MAX_REJECTED_RATIO: '1.5',
+      AFTER_LOAD: 'sEcReT5',
+      SOURCE_TIME_ZONE: 'Mars/sEcReT6',
+      SETTLE_SECONDS: '-1',
+      CASSANDRA_TLS: 'sEcReT7',
+      BOARD_PASSWORD: 'sEcReT8',
+      CASSANDRA_CONTACT_POINTS: ' , ',
+    };
+    const message = problemOf(bad);
+    expect(message).toContain(`${Object.keys(bad).length} bad value(s)`);
+    for (const name of Object.keys(bad)) expect(message).toMatch(new RegExp(`^ {2}${name}: .+$`, 'm'));
+    expect(message).not.toMatch(/sEcReT/);
+  });
+
+  it.each(['', ' ', 'abc', '1e400', '0x10junk', '1;2'])('takes no %j for a number', (text) => {
+    if (text === '') expect(parseConfig({ INGEST_ATTEMPTS: text }).INGEST_ATTEMPTS).toBe(6);
+    else expect(problemOf({ INGEST_ATTEMPTS: text })).toContain('INGEST_ATTEMPTS');
+  });
+
+  it('names a user of Cassandra only with a password', () => {
+    expect(problemOf({ CASSANDRA_USERNAME: 'me' })).toContain('CASSANDRA_PASSWORD');
+    expect(parseConfig({ CASSANDRA_USERNAME: 'me', CASSANDRA_PASSWORD: 'x' }).CASSANDRA_USERNAME).toBe('me');
+  });
+});

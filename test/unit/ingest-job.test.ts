@@ -1,0 +1,87 @@
+import { describe, expect, it } from 'vitest';
+import { datasetOf } from '../../src/datasets/catalog.ts';
+import { ingestJobId, ingestJobSchema, relativePath, versionOf } from '../../src/queues/ingest.ts';
+import { shardOf, SHARDS } from '../../src/storage/change-log.ts';
+
+describe('a file version', () => {
+  it('is named by its size and its modification time in nanoseconds', () => {
+    expect(versionOf({ size: 123, mtimeNs: '1763829506123456789' })).toBe('123-1763829506123456789');
+    expect(versionOf({ size: 0, mtimeNs: '-1' })).toBe('0--1');
+  });
+
+  it('has one job id, which differs with name and version and is one that BullMQ takes', () => {
+    const id = (name: string, version: string) => ingestJobId({ name, version });
+    expect(id('a.json', '1-2')).toBe(id('a.json', '1-2'));
+    const ids = [
+      id('a.json', '1-2'),
+      id('a.json', '1-3'),
+      id('b.json', '1-2'),
+      id('a.json1', '-2'),
+      id('', ''),
+    ];
+    expect(new Set(ids).size).toBe(ids.length);
+    // No colon, and not all digits.
+    for (const one of ids) expect(one).toMatch(/^f[0-9a-f]{31}$/);
+  });
+
+  it('is what the data of a job must be', () => {
+    expect(ingestJobSchema.safeParse({ name: 'a.json', size: 1, mtimeNs: '5' }).success).toBe(true);
+    for (const data of [
+      null,
+      [],
+      {},
+      { name: 'a.json', size: 1 },
+      { name: 'a.json', size: -1, mtimeNs: '5' },
+      { name: 'a.json', size: 1.5, mtimeNs: '5' },
+      { name: 'a.json', size: '1', mtimeNs: '5' },
+      { name: 'a.json', size: 1, mtimeNs: 5 },
+      { name: 'a.json', size: 1, mtimeNs: '5; DROP' },
+      { name: 7, size: 1, mtimeNs: '5' },
+    ]) {
+      expect(ingestJobSchema.safeParse(data).success, JSON.stringify(data)).toBe(false);
+    }
+  });
+});
+
+it.each(['a.json', 'a/b/c.json', '..a/b..json', '...', 'a\\b', 'ü/😀 \n.json'])(
+  '%j is a path below the data folder',
+  (path) => {
+    expect(relativePath.safeParse(path).success).toBe(true);
+  },
+);
+
+it.each(['', '/etc/passwd', '..', '../a', 'a/../../b', 'a/..', 'a\\..\\b', 'a\0b', 'x'.repeat(4_097)])(
+  '%j is no path below the data folder',
+  (path) => {
+    expect(relativePath.safeParse(path).success).toBe(false);
+  },
+);
+
+it.each([
+  ['vehicles_events_1.json', 'events', false, false],
+  ['deep/er/vehicles_events_1.jsonl', 'events', true, false],
+  ['vehicles_status_x.y.json.gz', 'status', false, true],
+  ['vehicles_status_.jsonl.gz', 'status', true, true],
+])('%s is a file of %s', (path, name, lines, gzip) => {
+  expect(datasetOf(path)).toMatchObject({ dataset: { name }, format: { lines, gzip } });
+});
+
+it.each([
+  'vehicles_events_1.json.tmp',
+  '.vehicles_events_1.json',
+  'vehicles_events_1.json.gz.part',
+  'vehicles_events_1.csv',
+  'vehicles_events_1',
+  'vehicles_other_1.json',
+  'VEHICLES_EVENTS_1.JSON',
+  'vehicles_events_1.json/inside',
+  '',
+])('%j is nobody’s file', (path) => {
+  expect(datasetOf(path)).toBeUndefined();
+});
+
+it('a vehicle is always in the same shard, and all shards are used', () => {
+  const shards = Array.from({ length: 1_000 }, (_, n) => shardOf(`vehicle-${n}`));
+  expect(shards).toEqual(Array.from({ length: 1_000 }, (_, n) => shardOf(`vehicle-${n}`)));
+  expect(new Set(shards)).toEqual(new Set(Array.from({ length: SHARDS }, (_, shard) => shard)));
+});
