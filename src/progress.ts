@@ -9,7 +9,9 @@ export interface Progress {
 
 /** Writes to standard error, so that standard output stays clean. */
 export function createProgress(): Progress {
-  const spinner = ora({ stream: process.stderr, discardStdin: false });
+  // A terminal that does not know its width (0 columns) makes the spinner hang.
+  const isLive = process.stderr.isTTY && process.stderr.columns > 0;
+  const spinner = ora({ stream: process.stderr, isEnabled: isLive, discardStdin: false });
   const running: string[] = [];
 
   function print(symbol: string, text: string): void {
@@ -18,7 +20,7 @@ export function createProgress(): Progress {
   }
 
   function refresh(): void {
-    if (!process.stderr.isTTY) return;
+    if (!isLive) return;
     if (running.length === 0) spinner.stop();
     else spinner.start(running.join(', '));
   }
@@ -27,7 +29,7 @@ export function createProgress(): Progress {
     say: (line) => print('!', line),
     step: async (label, work, done) => {
       running.push(label);
-      if (process.stderr.isTTY) refresh();
+      if (isLive) refresh();
       else print('…', label);
       const since = performance.now();
       const finish = (symbol: string, text: string) => {
