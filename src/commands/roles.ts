@@ -29,6 +29,7 @@ export function createRoles({
   log: Logger;
 }): Roles {
   const stopping = new AbortController();
+  const isStopping = () => stopping.signal.aborted;
   const running = new Set<ReturnType<typeof spawnRole>>();
   const keepers: Promise<void>[] = [];
   let fail: (error: unknown) => void = () => undefined;
@@ -65,7 +66,7 @@ export function createRoles({
     for (let quickDeaths = 0; ;) {
       const since = performance.now();
       const end = await runToItsEnd(role);
-      if (stopping.signal.aborted) return;
+      if (isStopping()) return;
       quickDeaths = performance.now() - since < QUICK_DEATH_MS ? quickDeaths + 1 : 0;
       if (quickDeaths === QUICK_DEATHS) {
         throw new UsageError(
@@ -75,7 +76,7 @@ export function createRoles({
       const pauseMs = 500 * 2 ** quickDeaths;
       log.warn({ ended: role, how: end ?? 'exit code 0', pauseMs }, 'role ended unasked, starting it again');
       await sleep(pauseMs, undefined, { signal: stopping.signal }).catch(() => undefined);
-      if (stopping.signal.aborted) return;
+      if (isStopping()) return;
     }
   }
 

@@ -40,7 +40,7 @@ async function bringUp({ config, log, shutdown }: Runtime, options: { generate: 
     environment['FORCE_COLOR'] = '1';
   }
   const roles = createRoles({ environment, log });
-  shutdown.defer('roles', roles.stop);
+  shutdown.defer('roles', () => roles.stop());
   signal.throwIfAborted();
 
   await progress.step(

@@ -31,8 +31,7 @@ export async function runTool(
     if (!(error instanceof ExecaError)) throw error;
     if (error.code === 'ENOENT')
       throw new UsageError(`${why} ${tool}, which is not on the PATH. ${HOW_TO_MEND}.`);
-    const reason =
-      (error.all ?? '').split('\n').find((line) => /ERROR|rror:/.test(line)) ?? error.shortMessage;
+    const reason = error.message.split('\n').find((line) => /ERROR|rror:/.test(line)) ?? error.shortMessage;
     throw new UsageError(`${why} ${tool}, which failed: ${reason.trim()}. ${HOW_TO_MEND}.`);
   }
 }

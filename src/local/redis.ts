@@ -6,6 +6,7 @@ import { UsageError } from '../config.ts';
 import { fetchArtifact, runTool } from './maven.ts';
 import { startServer, type LocalServer } from './server.ts';
 
+const REDIS_ON_PATH = 'redis-server';
 const EMBEDDED_REDIS = { groupId: 'com.github.codemonstur', artifactId: 'embedded-redis', version: '1.4.3' };
 
 /** The servers inside that jar, by `process.platform` and `process.arch`. */
@@ -22,9 +23,9 @@ const BINARIES: Record<string, string> = {
  * @throws UsageError when there is none for this platform
  */
 export async function findRedisBinary(libDirectory: string, signal?: AbortSignal): Promise<string> {
-  const { stdout } = await execa('redis-server', ['--version'], { reject: false });
-  const [, major, minor] = /v=(\d+)\.(\d+)/.exec(stdout ?? '') ?? [];
-  if (Number(major) > 6 || (Number(major) === 6 && Number(minor) >= 2)) return 'redis-server';
+  const { stdout } = await execa(REDIS_ON_PATH, ['--version'], { reject: false });
+  const [, major, minor] = /v=(\d+)\.(\d+)/.exec(stdout) ?? [];
+  if (Number(major) > 6 || (Number(major) === 6 && Number(minor) >= 2)) return REDIS_ON_PATH;
 
   const binary = BINARIES[`${process.platform}-${process.arch}`];
   if (binary === undefined) {
@@ -56,7 +57,8 @@ async function answers(url: string): Promise<boolean> {
   redis.on('error', () => undefined);
   try {
     await redis.connect();
-    return (await redis.ping()) === 'PONG';
+    await redis.ping();
+    return true;
   } catch {
     return false;
   } finally {
@@ -96,10 +98,7 @@ export async function startRedis(options: {
   const server = await startServer({
     name: 'Redis',
     command: binary,
-    args: [
-      ...Object.entries(settings).flatMap(([name, value]) => [`--${name}`, value]),
-      ...(options.args ?? []),
-    ],
+    args: [...Object.entries(settings).flatMap(([name, value]) => [`--${name}`, value]), ...(options.args ?? [])],
     directory,
     address: { url },
     isReady: () => answers(url),

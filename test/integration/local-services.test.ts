@@ -1,5 +1,5 @@
 import { once } from 'node:events';
-import { mkdtemp, readFile, rm, symlink } from 'node:fs/promises';
+import { chmod, mkdtemp, readdir, readFile, rm, symlink, writeFile } from 'node:fs/promises';
 import { createServer, type Server } from 'node:net';
 import { tmpdir } from 'node:os';
 import { join, resolve } from 'node:path';
@@ -64,7 +64,7 @@ async function query(node: { host: string; port: number; datacenter: string }, .
   });
   try {
     let rows: unknown[] = [];
-    for (const statement of statements) rows = (await client.execute(statement)).rows ?? [];
+    for (const statement of statements) rows = [...(await client.execute(statement))];
     return rows;
   } finally {
     await client.shutdown();
@@ -92,10 +92,7 @@ async function usePath(...tools: string[]): Promise<void> {
   });
 }
 
-const quiet = (said: string[] = []): Progress => ({
-  step: (_, work) => work(),
-  say: (line) => said.push(line),
-});
+const quiet = (said: string[] = []): Progress => ({ step: (_, work) => work(), say: (line) => said.push(line) });
 
 describe('a local Redis', () => {
   it('keeps what was written over a stop and a start, and over being killed', async () => {
@@ -115,8 +112,7 @@ describe('a local Redis', () => {
 
   it('never evicts, has an append-only file and takes further settings', async () => {
     const server = await redisIn(folder, { password: 'p@ss:/word', args: ['--maxmemory', '64mb'] });
-    const setting = (name: string) =>
-      withRedis(server.url, async (redis) => (await redis.config('GET', name)) as string[]);
+    const setting = (name: string) => withRedis(server.url, async (redis) => redis.config('GET', name));
     expect(await setting('maxmemory-policy')).toEqual(['maxmemory-policy', 'noeviction']);
     expect(await setting('appendonly')).toEqual(['appendonly', 'yes']);
     expect(await setting('bind')).toEqual(['bind', '127.0.0.1']);
@@ -128,9 +124,7 @@ describe('a local Redis', () => {
       const { startRedis } = await import(${JSON.stringify(resolve('src/local/redis.ts'))});
       await startRedis(${JSON.stringify({ binary: await findRedisBinary(LIB), directory: folder, port: await freePort(0) })});
       process.kill(process.pid, 'SIGKILL');`;
-    await execa(process.execPath, ['--import', 'tsx', '--input-type=module', '-e', script], {
-      reject: false,
-    });
+    await execa(process.execPath, ['--import', 'tsx', '--input-type=module', '-e', script], { reject: false });
     const left = await findServer(folder);
     expect(left).toMatchObject({ inUse: false });
 
@@ -141,9 +135,7 @@ describe('a local Redis', () => {
 
   it('refuses a folder that a living process uses', async () => {
     await redisIn(folder);
-    await expect(redisIn(folder)).rejects.toThrow(
-      /Redis already runs on .*, started by process \d+: stop that one/,
-    );
+    await expect(redisIn(folder)).rejects.toThrow(/Redis already runs on .*, started by process \d+: stop that one/);
   });
 
   it('says why it does not start', async () => {
@@ -256,11 +248,22 @@ describe('a missing tool is one sentence that says what to install, and the comp
   });
 });
 
+it('an mvn that fails gives its reason in the sentence, and leaves nothing behind', async () => {
+  const mvn = join(folder, 'mvn');
+  await writeFile(mvn, '#!/bin/sh\necho "[INFO] resolving"; echo "[ERROR] Unknown host repo.example.com"; exit 1\n');
+  await chmod(mvn, 0o755);
+  vi.stubEnv('PATH', `${folder}:${process.env['PATH'] ?? ''}`);
+  onTestFinished(() => void vi.unstubAllEnvs());
+  const artifact = { groupId: 'g', artifactId: 'a', version: '1' };
+  await expect(fetchArtifact(artifact, join(folder, 'lib'))).rejects.toThrow(
+    /^Fetching a 1 needs mvn, which failed: \[ERROR\] Unknown host repo\.example\.com\. Install /,
+  );
+  expect(await readdir(join(folder, 'lib'))).toEqual([]);
+});
+
 it('an artifact that several processes fetch at once arrives whole, once', async () => {
   const redis = { groupId: 'com.github.codemonstur', artifactId: 'embedded-redis', version: '1.4.3' };
   const folders = await Promise.all([1, 2].map(() => fetchArtifact(redis, folder)));
   expect(new Set(folders)).toEqual(new Set([join(folder, 'embedded-redis-1.4.3')]));
-  expect(await readFile(join(folder, 'embedded-redis-1.4.3', 'embedded-redis-1.4.3.jar'))).toHaveProperty(
-    'length',
-  );
+  expect(await readFile(join(folder, 'embedded-redis-1.4.3', 'embedded-redis-1.4.3.jar'))).toHaveProperty('length');
 });
