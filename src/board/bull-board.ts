@@ -4,8 +4,7 @@ import type { BeforeHookResult, HookContext } from '@bull-board/api/typings/app'
 import { ExpressAdapter } from '@bull-board/express';
 import { Router, type Express, type RequestHandler } from 'express';
 import type { Logger } from 'pino';
-import { AGGREGATION_QUEUE, AGGREGATION_SLICE_QUEUE } from '../queues/aggregation.ts';
-import { DEAD_LETTER_QUEUE, type DeadLetterQueue } from '../queues/dead-letter.ts';
+import { DEAD_LETTER_QUEUE } from '../queues/dead-letter.ts';
 import { ingestJobSchema, versionOf } from '../queues/ingest.ts';
 import type { Store } from '../storage/client.ts';
 import { readVersions, settleDeadLetter } from '../storage/files.ts';
@@ -15,17 +14,18 @@ import type { SnapshotNeeds } from './snapshot.ts';
 const CLEAN_GRACE_MS = 5_000;
 const PAGE = 500;
 
+/** The beginning of each fits into one line of the page, the rest shows on asking. */
 const DESCRIPTIONS = {
   ingest:
-    'Files to load, one job a file version. A job waits here seconds; one that is delayed failed and is tried again. ' +
-    'What can never be loaded moves to dead-letter. Removing a job changes nothing for good: its file is found again.',
+    'Files to load, one job a file version; what can never be loaded moves to dead-letter. A delayed job is tried ' +
+    'again by itself. Removing one that waits changes nothing for good: its file is found again.',
   deadLetter:
-    'Files that could not be loaded; the reason is under Failed. Mend the file and press Retry: it is loaded and gone ' +
-    'from here. Remove (Clean) gives the file up for good.',
+    'Files that could not be loaded. Mend one and press Retry: it is loaded and gone from here. Clean gives it up for ' +
+    'good.',
   aggregation:
-    'Runs that bring the hourly and daily summaries up to date, started by a schedule. Each does all that is due, so a ' +
-    'failed one needs no retry. To run one now: Job schedulers, Run now.',
-  slice: 'Shares of a large aggregation run, worked off by all processors together. Nothing to do here.',
+    'Runs that bring the summaries up to date; nothing to do here. Each run does all that is due, so one that failed ' +
+    'needs no retry. To have one now: Schedulers, Run now.',
+  slice: 'Shares of a large aggregation run, for all processors together; nothing to do here.',
 };
 
 /** Bull Board with the four queues, to be mounted at `path`. */
@@ -43,7 +43,7 @@ export function createBullBoardRouter(path: string, needs: SnapshotNeeds): Route
     serverAdapter: adapter,
     options: {
       uiConfig: {
-        boardTitle: 'Vehicle data pipeline',
+        boardTitle: 'Vehicle data',
         miscLinks: [{ text: 'Overview', url: '/' }],
         hideDocsLink: true,
         showMetrics: true,
@@ -79,71 +79,56 @@ const withoutForeignFonts: RequestHandler = (_request, response, next) => {
   next();
 };
 
+/** What would do harm or would not last, and what to do instead. An action reads `<queue> <rest of its route>`. */
+const REFUSALS: readonly (readonly [RegExp, string])[] = [
+  [/ obliterate$/, 'A queue cannot be taken away from the processes that work on it. Pause it instead.'],
+  [
+    / empty$| clean\/(?!(completed|failed)$)/,
+    'What waits here would only be queued again. Pause the queue, or take the files out of the folder.',
+  ],
+  [/ :jobId\/update-data$/, 'The data of a job names one version of a file, or one run. Add another job instead.'],
+  [
+    /^aggregation-slice .*clean|remove-unprocessed-children$/,
+    'A run without all of its slices would leave summaries wrong. Old slices go by themselves.',
+  ],
+  [
+    / job-schedulers\/:schedulerId(\/remove)?$/,
+    'The schedule comes from the configuration: set AGGREGATION_EVERY_SECONDS or AGGREGATION_CRON.',
+  ],
+  [/^aggregation concurrency$/, 'Aggregation runs must not overlap, so there is one at a time.'],
+  [/^aggregation (:jobId\/)?retry/, 'A run that failed needs no retry: the next one does its work.'],
+  [/ add with (repeat|parent)/, 'A job that is added by hand can be neither repeated nor part of another.'],
+];
+
 async function beforeAction({ method, route, request }: HookContext, needs: SnapshotNeeds): Promise<BeforeHookResult> {
   if (method === 'get') return;
   const { queueName, jobId, queueStatus } = request.params;
-  const action = { name: route.replace('/api/queues/', ''), queue: queueName, status: queueStatus, body: request.body };
-  const refusal = reasonToRefuse(action);
-  if (refusal !== undefined) return { allow: false, status: 403, message: refusal };
-  needs.log.info({ queue: queueName, job: jobId, action: action.name }, 'action in bull board');
-  if (queueName !== DEAD_LETTER_QUEUE) return;
+  const special = optionsOf(request.body).find((name) => name === 'repeat' || name === 'parent');
+  const rest = route.replace('/api/queues/:queueName/', '').replace(':queueStatus', String(queueStatus));
+  const action = `${queueName} ${rest}${special === undefined ? '' : ` with ${special}`}`;
+  const refusal = REFUSALS.find(([pattern]) => pattern.test(action));
+  if (refusal !== undefined) return { allow: false, status: 403, message: refusal[1] };
+  needs.log.info({ action, job: jobId }, 'action in bull board');
   try {
-    if (action.name === ':queueName/:jobId/clean') await discardOne(needs, String(jobId));
-    if (action.name === ':queueName/clean/:queueStatus') await discardAll(needs);
+    if (action === `${DEAD_LETTER_QUEUE} :jobId/clean`) await discardOne(needs, String(jobId));
+    if (action === `${DEAD_LETTER_QUEUE} clean/failed`) await discardAll(needs);
   } catch (error) {
     needs.log.warn({ err: error }, 'dead letter not discarded');
     return { allow: false, status: 500, message: 'The ledger does not answer, so nothing was removed. Try again.' };
   }
 }
 
-/** Why an action would do harm, or would not last; undefined where it is fine. */
-function reasonToRefuse(action: { name: string; queue: unknown; status: unknown; body: unknown }): string | undefined {
-  switch (action.name) {
-    case ':queueName/obliterate':
-      return 'A queue cannot be taken away from the processes that work on it. Pause it instead.';
-    case ':queueName/empty':
-      return 'What waits here would only be queued again. Pause the queue, or take the files out of the folder.';
-    case ':queueName/:jobId/update-data':
-      return 'The data of a job names one version of one file, or one run, and cannot be changed. Add a job instead.';
-    case ':queueName/:jobId/remove-unprocessed-children':
-      return 'A run without all of its slices would leave summaries wrong. Remove the run: the next one does its work.';
-    case ':queueName/job-schedulers/:schedulerId':
-    case ':queueName/job-schedulers/:schedulerId/remove':
-      return 'The schedule comes from the configuration: set AGGREGATION_EVERY_SECONDS or AGGREGATION_CRON.';
-    case ':queueName/clean/:queueStatus':
-      if (action.status !== 'completed' && action.status !== 'failed') {
-        return 'What waits or is under way would only be queued again. Pause the queue instead.';
-      }
-      break;
-    case ':queueName/concurrency':
-      return action.queue === AGGREGATION_QUEUE ? 'Aggregation runs must not overlap.' : undefined;
-    case ':queueName/:jobId/retry':
-    case ':queueName/retry/:queueStatus':
-      return action.queue === AGGREGATION_QUEUE
-        ? 'A run that failed needs no retry: the next one does its work. To have it now, run the schedule.'
-        : undefined;
-    case ':queueName/add':
-      return refusedOptions(action.body);
-  }
-  const removes = action.name.includes('/clean');
-  return removes && action.queue === AGGREGATION_SLICE_QUEUE
-    ? 'A run without all of its slices would leave summaries wrong. Old slices go by themselves.'
-    : undefined;
+function optionsOf(body: { readonly options?: object } | undefined): string[] {
+  return Object.keys(body?.options ?? {});
 }
 
-function refusedOptions(body: unknown): string | undefined {
-  const options = typeof body === 'object' && body !== null && 'options' in body ? body.options : undefined;
-  if (typeof options !== 'object' || options === null || !('repeat' in options || 'parent' in options)) return undefined;
-  return 'A job that is added by hand can be neither repeated nor part of another.';
-}
-
-async function discardOne({ deadLetterQueue, store, log }: DiscardNeeds, jobId: string): Promise<void> {
+async function discardOne({ deadLetterQueue, store, log }: SnapshotNeeds, jobId: string): Promise<void> {
   const letter = await deadLetterQueue.getJob(jobId);
   if (letter !== undefined) await discard(store, letter.data, log);
 }
 
 /** The same letters that Bull Board then removes; one that gets old enough in between comes back from the ledger. */
-async function discardAll({ deadLetterQueue, store, log }: DiscardNeeds): Promise<void> {
+async function discardAll({ deadLetterQueue, store, log }: SnapshotNeeds): Promise<void> {
   const until = Date.now() - CLEAN_GRACE_MS;
   for (let start = 0; ; start += PAGE) {
     const letters = await deadLetterQueue.getFailed(start, start + PAGE - 1);
@@ -151,12 +136,6 @@ async function discardAll({ deadLetterQueue, store, log }: DiscardNeeds): Promis
     await Promise.all(old.map(({ data }) => discard(store, data, log)));
     if (letters.length === 0) return;
   }
-}
-
-interface DiscardNeeds {
-  readonly deadLetterQueue: DeadLetterQueue;
-  readonly store: Store;
-  readonly log: Logger;
 }
 
 /** Before a letter is removed, the ledger has to say so, or reconciliation would bring it back. */

@@ -5,7 +5,7 @@ import type { Snapshot, SnapshotNeeds } from './snapshot.ts';
 
 const PREFIX = 'vehicle_data_';
 
-/** What the counters of the processors mean, by name without the prefix. One that is not here is shown without help. */
+/** What the counters of the processors mean, by name without the prefix. */
 const COUNTER_HELP: Record<string, string> = {
   files_loaded_total: 'Files whose records are all rows or rejections.',
   records_loaded_total: 'Records that became rows.',
@@ -18,14 +18,7 @@ const COUNTER_HELP: Record<string, string> = {
   aggregation_seconds_total: 'Time that aggregation runs took together.',
 };
 
-/** A metric's lines in the text format: HELP and TYPE once, then all of its samples together. */
-interface Family {
-  readonly header: string[];
-  readonly samples: string[];
-}
-type Families = Map<string, Family>;
-
-/** Makes the function that prints everything for Prometheus. It takes some seconds at most and never rejects. */
+/** Makes the function that prints everything for Prometheus. It never rejects, and leaves out what is not known. */
 export function createMetrics(needs: SnapshotNeeds, readSnapshot: () => Promise<Snapshot>): () => Promise<string> {
   const { queues, ingestQueue, deadLetterQueue, aggregationQueue, sliceQueue, log } = needs;
   const registry = new Registry();
@@ -37,70 +30,67 @@ export function createMetrics(needs: SnapshotNeeds, readSnapshot: () => Promise<
       readCounters(queues),
       ...all.map((queue) => queue.exportPrometheusMetrics()),
     ]);
-    return { counters, texts };
+    return [...[...counters].map(counterText), ...texts];
   });
-
   return async () => {
     const [snapshot, fromQueues] = await Promise.all([readSnapshot(), readQueues()]);
-    const families: Families = new Map();
-    addGauges(families, snapshot);
-    addCounters(families, fromQueues?.counters ?? new Map());
-    for (const text of fromQueues?.texts ?? []) mergeText(families, text);
-    mergeText(families, await registry.metrics());
-    return [...families.values()].map(({ header, samples }) => `${[...header, ...samples].join('\n')}\n`).join('');
+    return mergeTexts([...gaugeTexts(snapshot), ...(fromQueues ?? []), await registry.metrics()]);
   };
 }
 
-function addGauges(families: Families, { redis, cassandra }: Snapshot): void {
-  const gauge = (name: string, help: string, value: number | undefined) => {
-    if (value === undefined) return;
-    const full = PREFIX + name;
-    families.set(full, { header: [`# HELP ${full} ${help}`, `# TYPE ${full} gauge`], samples: [`${full} ${value}`] });
-  };
-  const ingest = redis?.queues['ingest'];
-  gauge('redis_up', 'Whether Redis answers the board.', redis === null ? 0 : 1);
-  gauge('cassandra_up', 'Whether Cassandra answers the board.', cassandra === null ? 0 : 1);
-  gauge('workers', 'Processors that take files.', redis?.workers.length);
-  gauge('queued_files', 'Files that are yet to be loaded.', ingest && ingest.waiting + ingest.backlog + ingest.delayed + ingest.active);
-  gauge('oldest_waiting_seconds', 'Age of the file that waits longest in the queue.', redis?.oldestWaitingSeconds);
-  gauge('dead_letters', 'Files that could not be loaded and wait for a person.', redis?.deadLetters.count);
-  gauge('watermark_lag_seconds', 'Age of the newest load that is surely in the summaries.', cassandra?.lagSeconds);
+function metricText(name: string, type: string, help: string, sample: string, value: number): string {
+  const full = PREFIX + name;
+  return `# HELP ${full} ${help}\n# TYPE ${full} ${type}\n${PREFIX}${sample} ${value}`;
+}
+
+function gaugeTexts({ redis, cassandra }: Snapshot): string[] {
+  const { waiting = 0, backlog = 0, delayed = 0, active = 0 } = redis?.queues['ingest'] ?? {};
   const skewMs = cassandra?.clockSkewMs;
-  gauge('clock_skew_seconds', "How far the board's clock is ahead of Cassandra's.", skewMs && skewMs / 1000);
+  const gauges: [string, string, number | undefined][] = [
+    ['redis_up', 'Whether Redis answers the board.', redis ? 1 : 0],
+    ['cassandra_up', 'Whether Cassandra answers the board.', cassandra ? 1 : 0],
+    ['workers', 'Processors that take files.', redis?.workers.length],
+    ['queued_files', 'Files that are yet to be loaded.', redis ? waiting + backlog + delayed + active : undefined],
+    ['oldest_waiting_seconds', 'Age of the file that waits longest in the queue.', redis?.oldestWaitingSeconds],
+    ['dead_letters', 'Files that could not be loaded and wait for a person.', redis?.deadLetters.count],
+    ['watermark_lag_seconds', 'Age of the newest load that is surely in the summaries.', cassandra?.lagSeconds],
+    ['clock_skew_seconds', "How far the board's clock is ahead of Cassandra's.", skewMs && skewMs / 1000],
+  ];
+  return gauges.flatMap(([name, help, value]) =>
+    value === undefined ? [] : [metricText(name, 'gauge', help, name, value)],
+  );
 }
 
-function addCounters(families: Families, counters: ReadonlyMap<string, number>): void {
-  for (const [sample, value] of [...counters].sort(([a], [b]) => bucketOrder(a) - bucketOrder(b))) {
-    const name = /^([a-z][a-z0-9_]*)(\{[a-z_]+="[^"\\\n]*"\})?$/.exec(sample)?.[1];
-    if (name === undefined || !Number.isFinite(value)) continue;
-    const isCounter = name.endsWith('_total');
-    const base = isCounter ? name : name.replace(/_(bucket|sum|count)$/, '');
-    const full = PREFIX + base;
-    const help = COUNTER_HELP[base] ?? base.replaceAll('_', ' ');
-    const type = isCounter ? 'counter' : 'histogram';
-    const family = families.get(full) ?? { header: [`# HELP ${full} ${help}`, `# TYPE ${full} ${type}`], samples: [] };
-    families.set(full, family);
-    family.samples.push(`${PREFIX}${sample} ${value}`);
-  }
+/** What is no sample, because somebody else wrote into Redis, is left out. */
+function counterText([sample, value]: [string, number]): string {
+  const name = /^([a-z][a-z0-9_]*)(\{[a-z_]+="[^"\\\n]*"\})?$/.exec(sample)?.[1];
+  if (name === undefined || !Number.isFinite(value)) return '';
+  const isCounter = name.endsWith('_total');
+  const base = isCounter ? name : name.replace(/_(bucket|sum|count)$/, '');
+  return metricText(base, isCounter ? 'counter' : 'histogram', COUNTER_HELP[base] ?? base, sample, value);
 }
 
-/** Buckets of a histogram have to come in the order of their bounds. */
-function bucketOrder(sample: string): number {
-  const bound = /le="([^"]+)"/.exec(sample)?.[1];
-  return bound === undefined ? 0 : bound === '+Inf' ? Number.MAX_VALUE : Number(bound);
-}
-
-/** Each of several exports repeats HELP and TYPE of the same metric, which the format allows once. */
-function mergeText(families: Families, text: string): void {
-  let current: Family | undefined;
-  for (const line of text.split('\n')) {
+/** The format allows HELP and TYPE of a metric once, before all of its samples, and wants buckets in order. */
+function mergeTexts(texts: readonly string[]): string {
+  const families = new Map<string, { headers: Set<string>; samples: string[] }>();
+  let current = { headers: new Set<string>(), samples: new Array<string>() };
+  for (const line of texts.flatMap((text) => text.split('\n')).filter(Boolean)) {
     const name = /^# (?:HELP|TYPE) (\S+)/.exec(line)?.[1];
     if (name === undefined) {
-      if (line !== '') current?.samples.push(line);
+      current.samples.push(line);
       continue;
     }
-    current = families.get(name) ?? { header: [], samples: [] };
+    current = families.get(name) ?? { headers: new Set(), samples: [] };
     families.set(name, current);
-    if (current.samples.length === 0) current.header.push(line);
+    current.headers.add(line);
   }
+  return [...families.values()]
+    .flatMap(({ headers, samples }) => [...headers, ...samples.sort((a, b) => bucketOf(a) - bucketOf(b))])
+    .map((line) => `${line}\n`)
+    .join('');
+}
+
+function bucketOf(sample: string): number {
+  const bound = /le="([^"]+)"/.exec(sample)?.[1];
+  return bound === undefined ? 0 : Number(bound.replace('+Inf', 'Infinity'));
 }

@@ -27,7 +27,7 @@ nav { display: flex; gap: 1rem; }
 .note { margin: .25rem 0 1rem; }
 .bad { color: var(--bad); }
 .good { color: var(--good); }
-.cards { display: grid; grid-template-columns: repeat(auto-fit, minmax(9.5rem, 1fr)); gap: .75rem; }
+.cards { display: grid; grid-template-columns: repeat(auto-fit, minmax(8.25rem, 1fr)); gap: .75rem; }
 .card, .table { background: var(--card); border: 1px solid var(--line); border-radius: .5rem; }
 .card { padding: .6rem .8rem; }
 .card b { display: block; font-size: 1.4rem; font-weight: 600; overflow-wrap: anywhere; }
@@ -40,6 +40,9 @@ thead th { border-top: 0; color: var(--dim); font-weight: 500; font-size: .85rem
 .time { white-space: nowrap; }
 .name { overflow-wrap: anywhere; min-width: 14rem; }
 td.empty { color: var(--dim); }
+@media (max-width: 40rem) {
+  th, td { padding: .35rem .45rem; }
+}
 `;
 
 /** Fetches the page again every few seconds and exchanges what changed, so that nothing flickers or scrolls. */

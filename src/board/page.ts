@@ -1,4 +1,7 @@
-import type { CassandraSnapshot, QueueCounts, RedisSnapshot, Snapshot } from './snapshot.ts';
+import type { QueueCounts, Snapshot } from './snapshot.ts';
+
+type RedisPart = NonNullable<Snapshot['redis']>;
+type CassandraPart = NonNullable<Snapshot['cassandra']>;
 
 /** Text that is HTML already. Whatever else goes into a page is escaped: names of files and reasons are hostile. */
 interface Html {
@@ -60,7 +63,7 @@ function card(label: string, value: string | number, bad = false): Html {
   return markup`<div class="card"><b class="${bad ? 'bad' : ''}">${value}</b><span>${label}</span></div>`;
 }
 
-function redisCards(redis: RedisSnapshot | null): Html[] {
+function redisCards(redis: RedisPart | null): Html[] {
   const ingest = redis?.queues['ingest'];
   const letters = redis?.deadLetters.count ?? '–';
   const processors = redis?.workers.length ?? '–';
@@ -73,7 +76,7 @@ function redisCards(redis: RedisSnapshot | null): Html[] {
   ];
 }
 
-function cassandraCards(cassandra: CassandraSnapshot | null): Html[] {
+function cassandraCards(cassandra: CassandraPart | null): Html[] {
   if (cassandra === null) return [card('summaries are behind', '–'), card('watermark, UTC', '–')];
   return [
     card('summaries are behind', duration(cassandra.lagSeconds)),
@@ -81,7 +84,7 @@ function cassandraCards(cassandra: CassandraSnapshot | null): Html[] {
   ];
 }
 
-function redisTables({ queues, newestFiles, deadLetters }: RedisSnapshot): Html {
+function redisTables({ queues, newestFiles, deadLetters }: RedisPart): Html {
   return markup`
     <h2>Queues</h2>
     ${table(
@@ -93,8 +96,8 @@ function redisTables({ queues, newestFiles, deadLetters }: RedisSnapshot): Html 
     ${table(
       ['File', 'State', '#Records', '#Rejected', '#Took', 'When, UTC'],
       newestFiles.map(
-        ({ name, state, records, rejected, ms, at }) => markup`<tr>
-          <td class="name">${name}</td><td>${state}</td>${number(records)}
+        ({ id, name, state, records, rejected, ms, at }) => markup`<tr>
+          <td class="name"><a href="/board/queue/ingest/${encodeURIComponent(id)}">${name}</a></td><td>${state}</td>${number(records)}
           <td class="number ${rejected > 0 ? 'bad' : ''}">${rejected}</td>
           <td class="number">${ms} ms</td><td class="time">${timeOf(at)}</td>
         </tr>`,
@@ -112,9 +115,11 @@ function redisTables({ queues, newestFiles, deadLetters }: RedisSnapshot): Html 
       ),
       'None: every file was loaded.',
     )}
-    ${deadLetters.count > deadLetters.newest.length
-      ? markup`<p><a href="/board/queue/dead-letter?status=failed">All ${deadLetters.count} dead letters</a></p>`
-      : ''}
+    ${
+      deadLetters.count > deadLetters.newest.length
+        ? markup`<p><a href="/board/queue/dead-letter?status=failed">All ${deadLetters.count} dead letters</a></p>`
+        : ''
+    }
   `;
 }
 
@@ -128,7 +133,7 @@ function queueRow(name: string, { paused, waiting, waitingChildren, ...counts }:
   </tr>`;
 }
 
-function summaryTable({ today, yesterday }: CassandraSnapshot): Html {
+function summaryTable({ today, yesterday }: CassandraPart): Html {
   return markup`
     <h2>Daily summaries</h2>
     ${table(
@@ -146,7 +151,8 @@ function table(columns: readonly string[], rows: readonly Html[], whenEmpty: str
   const heads = columns.map((column) =>
     column.startsWith('#') ? markup`<th class="number">${column.slice(1)}</th>` : markup`<th>${column}</th>`,
   );
-  const body = rows.length > 0 ? rows : [markup`<tr><td class="empty" colspan="${columns.length}">${whenEmpty}</td></tr>`];
+  const body =
+    rows.length > 0 ? rows : [markup`<tr><td class="empty" colspan="${columns.length}">${whenEmpty}</td></tr>`];
   return markup`<div class="table"><table><thead><tr>${heads}</tr></thead><tbody>${body}</tbody></table></div>`;
 }
 

@@ -73,7 +73,11 @@ function plainErrors(log: Logger): ErrorRequestHandler {
     const status = given >= 400 && given < 500 ? given : 500;
     if (status === 500) log.error({ err: error, path: request.path }, 'request failed');
     if (response.headersSent) next(error);
-    else response.status(status).type('text').send(`${STATUS_CODES[status] ?? 'Error'}.\n`);
+    else
+      response
+        .status(status)
+        .type('text')
+        .send(`${STATUS_CODES[status] ?? 'Error'}.\n`);
   };
 }
 

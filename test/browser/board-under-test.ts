@@ -7,11 +7,10 @@ import { createBoard, listen } from '../../src/board/server.ts';
 import { parseConfig } from '../../src/config.ts';
 import { createAggregationQueue, createAggregationSliceQueue } from '../../src/queues/aggregation.ts';
 import { createCounters } from '../../src/queues/counters.ts';
-import { addDeadLetter, createDeadLetterQueue, type DeadLetterJob } from '../../src/queues/dead-letter.ts';
+import { addDeadLetter, createDeadLetterQueue } from '../../src/queues/dead-letter.ts';
 import { createIngestQueue, versionOf, type IngestJob } from '../../src/queues/ingest.ts';
 import { connectQueues } from '../../src/queues/redis.ts';
 import { connectStore } from '../../src/storage/client.ts';
-import { recordFile } from '../../src/storage/files.ts';
 import { migrate } from '../../src/storage/migrations.ts';
 
 /** A way to a server that can be cut (connections are refused) or frozen (nothing comes through any more). */
@@ -89,25 +88,15 @@ export async function createBoardUnderTest(environment: Record<string, string> =
     redisWay,
     cassandraWay,
     /** What workers need besides. */
-    workerNeeds: { ...needs, counters, workerName: 'worker under test' },
+    workerNeeds: { ...needs, counters, workerName: 'worker-under-test' },
     /** A dead letter as a processor makes it: in the ledger and in the queue. */
     addLetter: async (file: IngestJob, reason: string) => {
-      const at = Date.now();
-      await recordFile(store, {
-        name: file.name,
-        version: versionOf(file),
-        state: 'dead_letter',
-        dataset: 'events',
-        bytes: file.size,
-        fileTime: at,
-        attempts: 1,
-        worker: 'worker under test',
-        startedAt: at,
-        finishedAt: at,
-        error: reason,
-      });
-      const letter: DeadLetterJob = { ...file, reason, failedAt: at, attempts: 1 };
-      await addDeadLetter(deadLetterQueue, letter);
+      await store.run("INSERT INTO files (name, version, state, error) VALUES (?, ?, 'dead_letter', ?)", [
+        file.name,
+        versionOf(file),
+        reason,
+      ]);
+      await addDeadLetter(deadLetterQueue, { ...file, reason, failedAt: Date.now(), attempts: 1 });
     },
     close: async () => {
       await server.close();

@@ -1,9 +1,14 @@
-import { existsSync, mkdirSync } from 'node:fs';
+import { existsSync } from 'node:fs';
+import { mkdtemp, rm, stat, writeFile } from 'node:fs/promises';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
 import type { Worker } from 'bullmq';
-import { chromium, type Browser, type Page } from 'playwright-core';
-import { afterAll, beforeAll, beforeEach, describe, expect, it } from 'vitest';
+import { chromium, type Browser, type Page, type Response } from 'playwright-core';
+import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, it, onTestFinished, vi } from 'vitest';
 import { createDeadLetterWorker } from '../../src/processors/dead-letter.ts';
+import { createIngestWorker } from '../../src/processors/ingest.ts';
 import { deadLetterId } from '../../src/queues/dead-letter.ts';
+import { enqueueFiles } from '../../src/queues/ingest.ts';
 import { createBoardUnderTest, type BoardUnderTest } from './board-under-test.ts';
 
 const CHROMIUM = [process.env['CHROMIUM_PATH'], '/usr/bin/chromium', '/usr/bin/chromium-browser'].find(
@@ -16,6 +21,7 @@ const file = { name: 'vehicles_events_20240501120000.json', size: 12_345, mtimeN
 const reason = 'not JSON: unexpected end of the file at byte 12,345';
 
 describe.skipIf(CHROMIUM === undefined)('in a browser (Chromium)', () => {
+  let folder: string;
   let board: BoardUnderTest;
   let worker: Worker;
   let browser: Browser;
@@ -23,7 +29,8 @@ describe.skipIf(CHROMIUM === undefined)('in a browser (Chromium)', () => {
   let complaints: string[];
 
   beforeAll(async () => {
-    board = await createBoardUnderTest();
+    folder = await mkdtemp(join(tmpdir(), 'board-'));
+    board = await createBoardUnderTest({ DATA_DIR: folder });
     worker = createDeadLetterWorker(board.workerNeeds);
     browser = await chromium.launch({
       executablePath: CHROMIUM ?? '',
@@ -32,19 +39,20 @@ describe.skipIf(CHROMIUM === undefined)('in a browser (Chromium)', () => {
     await board.addLetter(file, reason);
     await board.addLetter({ ...file, name: '<b>bold</b> & "more".json' }, 'no kind of file has a name like this');
     await board.ingestQueue.add('vehicles_status_20240501120001.json', { ...file, name: 'x' }, { delay: 3_600_000 });
-    await expect.poll(() => board.deadLetterQueue.getFailedCount()).toBe(2);
+    await vi.waitFor(async () => expect(await board.deadLetterQueue.getFailedCount()).toBe(2));
   });
   afterAll(async () => {
     await browser.close();
     await worker.close();
     await board.close();
+    await rm(folder, { recursive: true });
   });
 
   beforeEach(async () => {
     complaints = [];
     page = await browser.newPage({ viewport: { width: 1280, height: 900 } });
     page.on('console', (message) => {
-      if (message.type() !== 'info' && message.type() !== 'log') complaints.push(message.text());
+      if (message.type() === 'error') complaints.push(message.text());
     });
     page.on('pageerror', (error) => complaints.push(error.message));
     page.on('requestfailed', (request) => complaints.push(`${request.url()} ${request.failure()?.errorText ?? ''}`));
@@ -53,19 +61,27 @@ describe.skipIf(CHROMIUM === undefined)('in a browser (Chromium)', () => {
     });
   });
 
+  afterEach(() => page.close());
+
   async function picture(name: string): Promise<void> {
     if (SCREENSHOTS === undefined) return;
-    mkdirSync(SCREENSHOTS, { recursive: true });
     await page.screenshot({ path: `${SCREENSHOTS}/${name}.png`, fullPage: true });
   }
 
   it('Bull Board shows the four queues, each with what it is for', async () => {
     await page.goto(`${board.url}/board`);
-    for (const queue of ['ingest', 'dead-letter', 'aggregation', 'aggregation-slice']) {
-      await page.getByRole('link', { name: queue, exact: true }).first().waitFor();
-    }
-    await page.getByText('Files that could not be loaded').first().waitFor();
+    await page.getByText('2 Jobs').first().waitFor();
     await picture('bull-board');
+    const purposes = {
+      ingest: 'Files to load, one job a file version',
+      'dead-letter': 'Files that could not be loaded. Mend one and press Retry',
+      aggregation: 'Runs that bring the summaries up to date',
+      'aggregation-slice': 'Shares of a large aggregation run',
+    };
+    for (const [queue, purpose] of Object.entries(purposes)) {
+      await page.getByRole('navigation').getByRole('link', { name: queue, exact: true }).click();
+      await page.getByText(purpose).first().waitFor();
+    }
     expect(complaints).toEqual([]);
   });
 
@@ -89,34 +105,78 @@ describe.skipIf(CHROMIUM === undefined)('in a browser (Chromium)', () => {
   it('a dead letter is named after its file, says why, and leaves when Retry is pressed', async () => {
     await page.goto(`${board.url}/board`);
     await page.getByRole('link', { name: 'dead-letter', exact: true }).first().click();
-    await page.getByRole('link', { name: /failed/i }).first().click();
+    await page
+      .getByRole('link', { name: /failed/i })
+      .first()
+      .click();
     await page.getByText(file.name).first().waitFor();
     await picture('dead-letters');
-    await page.getByText(file.name).first().click();
     await page.getByText(reason).first().waitFor();
-    await picture('dead-letter');
 
-    const answered = page.waitForResponse((response) => response.url().endsWith(`${deadLetterId(file)}/retry`));
-    await page.getByRole('button', { name: /retry/i }).first().click();
-    const confirm = page.getByRole('button', { name: /confirm/i });
-    await confirm.click();
+    const retry = (response: Response) => response.url().endsWith(`/dead-letter/${deadLetterId(file)}/retry`);
+    const card = page.locator('[class*="card-"]', { hasText: file.name });
+    const answered = page.waitForResponse(retry);
+    await card.locator('button', { has: page.locator('svg.lucide-refresh-cw') }).click();
+    await picture('dead-letter-retry');
+    await page.getByRole('button', { name: 'Confirm' }).click();
     expect((await answered).status()).toBe(204);
     await expect.poll(() => board.ingestQueue.getJob(deadLetterId(file)).then((job) => job?.name)).toBe(file.name);
-    expect(await board.deadLetterQueue.getJob(deadLetterId(file))).toBeUndefined();
-    await page.goto(`${board.url}/board/queue/dead-letter?status=failed`);
-    await page.getByText('vehicles_events_later.json').first().waitFor();
-    expect(await page.getByText(file.name).count()).toBe(0);
+    await expect.poll(() => board.deadLetterQueue.getJobCountByTypes('active', 'waiting')).toBe(0);
+    await card.waitFor({ state: 'detached' });
+    expect(await page.getByText('no kind of file has a name like this').count()).toBe(1);
     await picture('dead-letters-after');
+    expect(complaints).toEqual([]);
+  });
+
+  it('a loaded file shows its progress, what was done, and the result', async () => {
+    const { config, ingestQueue, workerNeeds } = board;
+    const name = 'vehicles_events_20240501120002.json';
+    const event = {
+      vehicle_id: 'V1',
+      event_time: '2024-05-01T12:00:00Z',
+      event_source: 'e',
+      event_type: 't',
+      event_value: '1',
+    };
+    const records = [1, 2, 'bad'].map((extra) => ({ ...event, event_extra_data: extra === 'bad' ? extra : { extra } }));
+    await writeFile(join(config.DATA_DIR, name), JSON.stringify(records));
+    const { size, mtimeNs } = await stat(join(config.DATA_DIR, name), { bigint: true });
+    const loaded = { name, size: Number(size), mtimeNs: String(mtimeNs) };
+    const ingest = createIngestWorker(workerNeeds);
+    onTestFinished(() => ingest.close());
+    await enqueueFiles(ingestQueue, [loaded], { attempts: 1, backlog: false });
+    await expect.poll(() => ingestQueue.getCompletedCount(), { timeout: 10_000 }).toBe(1);
+
+    await page.goto(`${board.url}/board/queue/ingest/${deadLetterId(loaded)}`);
+    await page.getByText(name).first().waitFor();
+    await page.getByText('returnValue').waitFor();
+    await page.getByText('100%').waitFor();
+    await picture('loaded-file');
+    await page.getByRole('tab', { name: 'Logs' }).click();
+    await page.getByText(/read 3 records of \d+ bytes: 2 loaded, 1 rejected/).waitFor();
+
+    await page.goto(board.url);
+    const row = page.locator('tr', { hasText: name });
+    expect(await row.locator('td').allInnerTexts()).toEqual([
+      name,
+      'loaded',
+      '3',
+      '1',
+      expect.stringMatching(/^\d+ ms$/),
+      expect.stringMatching(/^\d{4}-\d\d-\d\d \d\d:\d\d:\d\d$/),
+    ]);
+    await picture('overview-loaded');
     expect(complaints).toEqual([]);
   });
 
   it('Bull Board says why it does not do what would do harm', async () => {
     await page.goto(`${board.url}/board/queue/ingest?status=delayed`);
     await page.getByText('vehicles_status_20240501120001.json').first().waitFor();
-    await picture('ingest-delayed');
-    const answer = await page.evaluate(
-      `fetch('/board/api/queues/ingest/empty', { method: 'PUT' }).then(async (r) => [r.status, await r.json()])`,
-    );
-    expect(answer).toEqual([403, expect.objectContaining({ message: expect.stringContaining('queued again') })]);
+    await page.locator('button', { has: page.locator('svg.lucide-ellipsis-vertical') }).click();
+    await page.getByRole('menuitem', { name: 'Empty' }).click();
+    await page.getByRole('button', { name: 'Confirm' }).click();
+    await page.getByText('What waits here would only be queued again').waitFor();
+    await picture('refused');
+    expect(await (await board.ingestQueue.getJob('1'))?.getState()).toBe('delayed');
   });
 });

@@ -51,7 +51,11 @@ describe('the board without a password, on loopback', () => {
   });
 
   const add = '/board/api/queues/ingest/add';
-  const job = JSON.stringify({ name: 'from elsewhere', data: { name: 'x', size: 1, mtimeNs: '1' }, options: { delay: 1e7 } });
+  const job = JSON.stringify({
+    name: 'from elsewhere',
+    data: { name: 'x', size: 1, mtimeNs: '1' },
+    options: { delay: 1e7 },
+  });
   const ingestJobs = () => board.ingestQueue.getJobCountByTypes('waiting', 'delayed', 'active', 'failed');
 
   it.each([
@@ -124,7 +128,11 @@ describe('the board without a password, on loopback', () => {
     ['repeated jobs', 'POST', 'ingest/add', '{"name":"x","data":{},"options":{"repeat":{"every":1}}}'],
   ])('refuses %s, with the reason', async (_what, method, path, body) => {
     const headers = { 'sec-fetch-site': 'same-origin', ...(body === undefined ? {} : JSON_BODY) };
-    const answer = await send(board, `/board/api/queues/${path}`, { method, headers, ...(body === undefined ? {} : { body }) });
+    const answer = await send(board, `/board/api/queues/${path}`, {
+      method,
+      headers,
+      ...(body === undefined ? {} : { body }),
+    });
     expect(answer.status).toBe(403);
     expect(JSON.parse(answer.text)).toMatchObject({ message: expect.stringMatching(/^.{30,}\.$/) });
   });
@@ -138,7 +146,10 @@ describe('the board without a password, on loopback', () => {
       Promise.all(files.map(async ({ name }) => (await readVersions(board.store, name)).map(({ state }) => state)));
 
     const [first = { name: '', size: 0, mtimeNs: '' }] = files;
-    const one = await send(board, `/board/api/queues/dead-letter/${deadLetterId(first)}/clean`, { method: 'PUT', headers });
+    const one = await send(board, `/board/api/queues/dead-letter/${deadLetterId(first)}/clean`, {
+      method: 'PUT',
+      headers,
+    });
     expect(one.status).toBe(204);
     expect(await states()).toEqual([['discarded'], ['dead_letter'], ['dead_letter']]);
     expect(await board.deadLetterQueue.getFailedCount()).toBe(2);
@@ -190,42 +201,47 @@ describe('the board without a password, on loopback', () => {
       type: 'histogram',
       samples: expect.arrayContaining(bounds.map((le) => `vehicle_data_file_to_rows_seconds_bucket{le="${le}"} 1`)),
     });
-    expect(metrics.get('bullmq_job_count')?.samples.filter((sample) => sample.includes('state="failed"'))).toHaveLength(4);
+    expect(metrics.get('bullmq_job_count')?.samples.filter((sample) => sample.includes('state="failed"'))).toHaveLength(
+      4,
+    );
     for (const name of ['watermark_lag_seconds', 'dead_letters', 'queued_files', 'clock_skew_seconds', 'workers']) {
       expect(metrics.get(`vehicle_data_${name}`), name).toMatchObject({ type: 'gauge', samples: [expect.any(String)] });
     }
     expect(metrics.get('process_resident_memory_bytes')?.type).toBe('gauge');
   });
 
-  it.each(['cut', 'frozen'] as const)('says which store is away, and renders, while the way to it is %s', async (how) => {
-    expect((await send(board, '/readyz')).status).toBe(200);
-    const all = async () => {
-      const started = performance.now();
-      const [ready, page, metrics, health] = await Promise.all(
-        ['/readyz', '/', '/metrics', '/healthz'].map((path) => send(board, path)),
-      );
-      expect(performance.now() - started).toBeLessThan(3_500);
-      expect([page?.status, metrics?.status, health?.status]).toEqual([200, 200, 200]);
-      parseMetrics(metrics?.text ?? '');
-      return { ready, page: page?.text };
-    };
+  it.each(['cut', 'frozen'] as const)(
+    'says which store is away, and renders, while the way to it is %s',
+    async (how) => {
+      expect((await send(board, '/readyz')).status).toBe(200);
+      const all = async () => {
+        const started = performance.now();
+        const [ready, page, metrics, health] = await Promise.all(
+          ['/readyz', '/', '/metrics', '/healthz'].map((path) => send(board, path)),
+        );
+        expect(performance.now() - started).toBeLessThan(3_500);
+        expect([page?.status, metrics?.status, health?.status]).toEqual([200, 200, 200]);
+        parseMetrics(metrics?.text ?? '');
+        return { ready, page: page?.text };
+      };
 
-    board.redisWay.set(how);
-    const withoutRedis = await all();
-    expect(withoutRedis.ready).toMatchObject({ status: 503, text: '{"redis":"away","cassandra":"ok"}' });
-    expect(withoutRedis.page).toContain('Redis is away');
-    expect(withoutRedis.page).toContain('Cassandra answers');
-    board.redisWay.set('open');
-    await expect.poll(async () => (await send(board, '/readyz')).status, { timeout: 30_000 }).toBe(200);
+      board.redisWay.set(how);
+      const withoutRedis = await all();
+      expect(withoutRedis.ready).toMatchObject({ status: 503, text: '{"redis":"away","cassandra":"ok"}' });
+      expect(withoutRedis.page).toContain('Redis is away');
+      expect(withoutRedis.page).toContain('Cassandra answers');
+      board.redisWay.set('open');
+      await expect.poll(async () => (await send(board, '/readyz')).status, { timeout: 30_000 }).toBe(200);
 
-    board.cassandraWay.set(how);
-    const withoutCassandra = await all();
-    expect(withoutCassandra.ready).toMatchObject({ status: 503, text: '{"redis":"ok","cassandra":"away"}' });
-    expect(withoutCassandra.page).toContain('Cassandra is away');
-    board.cassandraWay.set('open');
-    await expect.poll(async () => (await send(board, '/readyz')).status, { timeout: 30_000 }).toBe(200);
-    expect((await send(board, '/')).text).toContain('Cassandra answers');
-  });
+      board.cassandraWay.set(how);
+      const withoutCassandra = await all();
+      expect(withoutCassandra.ready).toMatchObject({ status: 503, text: '{"redis":"ok","cassandra":"away"}' });
+      expect(withoutCassandra.page).toContain('Cassandra is away');
+      board.cassandraWay.set('open');
+      await expect.poll(async () => (await send(board, '/readyz')).status, { timeout: 30_000 }).toBe(200);
+      expect((await send(board, '/')).text).toContain('Cassandra answers');
+    },
+  );
 
   it('needs a password on any other address', () => {
     for (const BOARD_HOST of ['0.0.0.0', '::', '192.0.2.1', 'board.example']) {
@@ -279,20 +295,22 @@ describe('the board with a password', () => {
     expect((await send(board, path)).status).toBe(401);
   });
 
-  it.each(['/board/static/..%2f..%2fpackage.json', '/board/static/../../package.json', '/board/%2e%2e/%2e%2e/package.json'])(
-    'gives no file outside its own at %s',
-    async (path) => {
-      const answer = await send(board, path, { headers: { authorization: RIGHT } });
-      expect(answer.text).not.toContain('"version"');
-    },
-  );
+  it.each([
+    '/board/static/..%2f..%2fpackage.json',
+    '/board/static/../../package.json',
+    '/board/%2e%2e/%2e%2e/package.json',
+  ])('gives no file outside its own at %s', async (path) => {
+    const answer = await send(board, path, { headers: { authorization: RIGHT } });
+    expect(answer.text).not.toContain('"version"');
+  });
 
   it('can be reached by any name, for a proxy before it', async () => {
     expect((await send(board, '/', { headers: { host: 'board.example', authorization: RIGHT } })).status).toBe(200);
   });
 
   it('limits wrong passwords, and only those', async () => {
-    const tryWith = async (authorization: string) => (await send(board, '/metrics', { headers: { authorization } })).status;
+    const tryWith = async (authorization: string) =>
+      (await send(board, '/metrics', { headers: { authorization } })).status;
     const wrong = ['admin:wrong', `root:${PASSWORD}`, 'admin:', ':', 'admin', `admin:${PASSWORD} `].map(
       (text) => `Basic ${Buffer.from(text).toString('base64')}`,
     );
@@ -332,7 +350,9 @@ function parseMetrics(text: string): Map<string, Metric> {
       continue;
     }
     const sample =
-      /^([a-zA-Z_:][a-zA-Z0-9_:]*)(\{(?:[a-zA-Z_]\w*="(?:[^"\\\n]|\\["\\n])*"(?:, ?)?)*\})? (-?\d+(?:\.\d+)?(?:e[+-]?\d+)?|NaN|[+-]Inf)$/.exec(line);
+      /^([a-zA-Z_:][a-zA-Z0-9_:]*)(\{(?:[a-zA-Z_]\w*="(?:[^"\\\n]|\\["\\n])*"(?:, ?)?)*\})? (-?\d+(?:\.\d+)?(?:e[+-]?\d+)?|NaN|[+-]Inf)$/.exec(
+        line,
+      );
     expect(sample, `not a sample: ${line}`).not.toBeNull();
     const [, name = '', labels = ''] = sample ?? [];
     const metric = metrics.get(current);
