@@ -42,9 +42,7 @@ const environmentSchema = z.object({
     .regex(/^[a-z][a-z0-9_]{0,47}$/, 'lower-case letters, digits and _, at most 48, starting with a letter')
     .default('vehicle_data'),
   CASSANDRA_REPLICATION_FACTOR: count(1, 9).default(1),
-  CASSANDRA_CONSISTENCY: z
-    .enum(['ONE', 'LOCAL_ONE', 'QUORUM', 'LOCAL_QUORUM', 'ALL'])
-    .default('LOCAL_QUORUM'),
+  CASSANDRA_CONSISTENCY: z.enum(['ONE', 'LOCAL_ONE', 'QUORUM', 'LOCAL_QUORUM', 'ALL']).default('LOCAL_QUORUM'),
   CASSANDRA_USERNAME: z.string().optional(),
   CASSANDRA_PASSWORD: z.string().optional(),
   CASSANDRA_TLS: flag.default(false),

@@ -84,7 +84,8 @@ function fail(error: unknown): void {
 function numberBetween(min: number, max: number) {
   return (text: string): number => {
     const value = Number(text);
-    if (text.trim() === '' || !(value >= min && value <= max)) throw new InvalidArgumentError(`Expected ${min} to ${max}.`);
+    if (text.trim() === '' || !(value >= min && value <= max))
+      throw new InvalidArgumentError(`Expected ${min} to ${max}.`);
     return value;
   };
 }
@@ -115,7 +116,9 @@ const json = () => new Option('--json', 'print data as JSON').default(false);
 
 program
   .command('start')
-  .description('everything on this machine: local Redis and Cassandra unless the environment points to others, and every role')
+  .description(
+    'everything on this machine: local Redis and Cassandra unless the environment points to others, and every role',
+  )
   .option('--no-generate', 'leave the simulator out')
   .action((options: { generate: boolean }) => runCommand('start', (runtime) => start(runtime, options)));
 

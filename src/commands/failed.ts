@@ -42,14 +42,18 @@ async function select(queue: DeadLetterQueue, selection: Selection): Promise<Let
   const selected: Letter[] = [];
   for (let start = 0; ; start += PAGE) {
     const page = await queue.getFailed(start, start + PAGE - 1);
-    selected.push(...page.filter((letter) => deadLetterJobSchema.safeParse(letter.data).success && matches(letter, selection)));
+    selected.push(
+      ...page.filter((letter) => deadLetterJobSchema.safeParse(letter.data).success && matches(letter, selection)),
+    );
     if (page.length < PAGE) return selected;
   }
 }
 
 function requireSelection({ all, files, ...filters }: Selection): void {
   if (!all && files.length === 0 && Object.values(filters).every((filter) => filter === undefined)) {
-    throw new UsageError('Name files or ids, give a filter (--reason, --name, --older-than, --newer-than), or say --all.');
+    throw new UsageError(
+      'Name files or ids, give a filter (--reason, --name, --older-than, --newer-than), or say --all.',
+    );
   }
 }
 
@@ -127,5 +131,8 @@ const NOTHING_ASKED: Selection = {
 
 function report(letters: readonly Letter[], what: string, { json }: { json: boolean }): void {
   if (json) process.stdout.write(`${JSON.stringify(letters.map(asData))}\n`);
-  else process.stdout.write(letters.length === 0 ? 'No dead letter fits.\n' : `${letters.length} dead letter(s) ${what}.\n`);
+  else
+    process.stdout.write(
+      letters.length === 0 ? 'No dead letter fits.\n' : `${letters.length} dead letter(s) ${what}.\n`,
+    );
 }

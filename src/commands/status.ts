@@ -31,20 +31,25 @@ function textOf({ at, redis, cassandra }: Snapshot): string {
   else {
     row('queue', STATES);
     for (const [name, counts] of Object.entries(redis.queues)) {
-      row(name, STATES.map((state) => counts[state]));
+      row(
+        name,
+        STATES.map((state) => counts[state]),
+      );
     }
     lines.push(
       '',
       `${redis.filesPerMinute} files in the last minute, the oldest waits ${redis.oldestWaitingSeconds.toFixed(1)} s, ` +
         `${redis.workers.length} processor(s)`,
     );
-    for (const { name, reason } of redis.deadLetters.newest) lines.push(`dead letter: ${printable(`${name}: ${reason}`)}`);
+    for (const { name, reason } of redis.deadLetters.newest)
+      lines.push(`dead letter: ${printable(`${name}: ${reason}`)}`);
   }
   if (cassandra === null) lines.push('Cassandra does not answer.');
   else {
     const { watermark, lagSeconds, today, yesterday, clockSkewMs } = cassandra;
     lines.push(`summaries are right up to ${watermark}, ${lagSeconds.toFixed(1)} s ago`);
-    for (const { day, vehicles, events } of [today, yesterday]) lines.push(`${day}: ${events} events of ${vehicles} vehicles`);
+    for (const { day, vehicles, events } of [today, yesterday])
+      lines.push(`${day}: ${events} events of ${vehicles} vehicles`);
     lines.push(`this clock is ${clockSkewMs.toFixed(0)} ms ahead of Cassandra's`);
   }
   return `${lines.join('\n')}\n`;

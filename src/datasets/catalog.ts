@@ -11,7 +11,7 @@ export interface FileFormat {
   readonly gzip: boolean;
 }
 
-const EXTENSION = /^[^.].*\.(json|jsonl)(\.gz)?$/;
+const EXTENSION = /^[^.].*\.(json|jsonl)(\.gz)?$/s;
 
 /**
  * The kind of a file, by its name alone.

@@ -3,21 +3,13 @@ import { isLosslessNumber } from 'lossless-json';
 import { canonicalJson, contentId, type Json } from './json.ts';
 import { DAY_MS, parseTime, type Moment } from './time.ts';
 
-/** A table that rows of a dataset are inserted into; its columns are named once and their values follow that order. */
-export interface RowTable {
-  readonly name: string;
-  readonly columns: readonly string[];
-  /** Rows carry a write timestamp of their own, so that the newest wins whatever arrives last. */
-  readonly timestamped: boolean;
-}
-
-/** One row to insert. `undefined` leaves a column unset, `null` empties it. */
+/** One row to insert, by column. `undefined` leaves a column unset, `null` empties it. */
 export interface Row {
-  readonly table: RowTable;
+  readonly table: string;
   /** Rows of one table with the same text here lie in one partition. */
   readonly partition: string;
-  readonly values: readonly (string | number | Date | null | undefined)[];
-  /** Only for a timestamped table: the write timestamp in µs since the epoch. */
+  readonly values: Readonly<Record<string, string | number | Date | null | undefined>>;
+  /** The write timestamp in µs since the epoch, where the newest is to win whatever arrives last. */
   readonly timestamp?: bigint;
 }
 
@@ -59,8 +51,12 @@ export interface CheckedRecord<Fields> {
   readonly id: string;
   readonly time: Moment;
   readonly fields: Fields;
-  /** The fields that the schema does not know, as a JSON object's text. */
-  readonly unknownFields: string | undefined;
+  /** Columns of every raw row: the fields that the schema does not know, as a JSON object's text, and the lineage. */
+  readonly common: {
+    readonly unknown_fields: string | undefined;
+    readonly file_name: string;
+    readonly file_version: string;
+  };
 }
 
 /** Cassandra takes no more than 65,535 bytes of key; an identifier that long is a mistake much earlier. */
@@ -82,12 +78,11 @@ export const jsonObject = z
 /**
  * Makes the check of one kind of record: schema, time, identity, unknown fields.
  *
- * @param shape the fields that the dataset knows, `vehicle_id` and the time's field among them
  * @param timeField the field that holds the record's time
+ * @param shape the fields that the dataset knows, `vehicle_id` and the time's field among them
  */
-export function recordCheck<Shape extends z.ZodRawShape>(shape: Shape, timeField: string) {
+export function recordCheck<Shape extends z.ZodRawShape>(timeField: string, shape: Shape) {
   const schema = z.object(shape);
-  const known = new Set(Object.keys(shape));
 
   return (record: Json, context: RecordContext): CheckedRecord<z.output<typeof schema>> | Rejection => {
     if (typeof record !== 'object' || record === null || Array.isArray(record) || isLosslessNumber(record)) {
@@ -103,22 +98,22 @@ export function recordCheck<Shape extends z.ZodRawShape>(shape: Shape, timeField
     if (!parsed.success) {
       const [issue] = parsed.error.issues;
       const field = issue?.path.join('.') ?? '';
-      const missing = !(field in record) && !field.includes('.');
-      return { field, reason: missing ? 'missing' : (issue?.message ?? 'does not fit the schema') };
+      return { field, reason: field in record ? (issue?.message ?? 'does not fit the schema') : 'missing' };
     }
-    const timeText = record[timeField];
+    const { [timeField]: timeText } = record;
     const time = parseTime(typeof timeText === 'string' ? timeText : '', context.sourceTimeZone);
     if (typeof time === 'string') return { field: timeField, reason: time };
     if (time.ms > context.now + DAY_MS) return { field: timeField, reason: 'more than a day in the future' };
-    const unknown = Object.keys(record).filter((key) => !known.has(key));
+    const unknown = Object.entries(record).filter(([field]) => !Object.hasOwn(shape, field));
     return {
       id: contentId(canonical),
       time,
       fields: parsed.data,
-      unknownFields:
-        unknown.length === 0
-          ? undefined
-          : canonicalJson(Object.fromEntries(unknown.map((key) => [key, record[key] ?? null]))),
+      common: {
+        unknown_fields: unknown.length === 0 ? undefined : canonicalJson(Object.fromEntries(unknown)),
+        file_name: context.lineage.name,
+        file_version: context.lineage.version,
+      },
     };
   };
 }

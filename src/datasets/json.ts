@@ -40,7 +40,10 @@ export function parseJson(text: string): Json {
   const value: Json = JSON.parse(text);
   if (!LONG_NUMBER.test(text)) return value;
   checkDepth(value);
-  const lossless: unknown = parseLossless(text, null, { parseNumber: numberOf, onDuplicateKey: ({ newValue }) => newValue });
+  const lossless: unknown = parseLossless(text, null, {
+    parseNumber: numberOf,
+    onDuplicateKey: ({ newValue }) => newValue,
+  });
   return lossless as Json; // lossless-json types its result as unknown; with numberOf above it is a Json
 }
 

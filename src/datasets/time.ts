@@ -17,8 +17,7 @@ export const DAY_MS = 86_400_000;
 const FIRST_MS = Date.parse('0000-01-01T00:00:00.000Z');
 const LAST_MS = Date.parse('9999-12-31T23:59:59.999Z');
 
-const ISO_8601 =
-  /^(\d{4})-(\d\d)-(\d\d)[T ](\d\d):(\d\d)(?::(\d\d)(?:[.,](\d{1,9}))?)?(Z|z|[+-]\d\d(?::?\d\d)?)?$/;
+const ISO_8601 = /^(\d{4})-(\d\d)-(\d\d)[T ](\d\d):(\d\d)(?::(\d\d)(?:[.,](\d{1,9}))?)?(Z|z|[+-]\d\d(?::?\d\d)?)?$/;
 
 /** The minutes that a zone is ahead of UTC at a local wall-clock time; in a repeated hour the first of the two. */
 function wallClockOffset(timeZone: string, wallMs: number): number {
@@ -48,13 +47,12 @@ export function parseTime(text: string, sourceTimeZone: string): Moment | string
   const [, year = '', month = '', day = '', hour = '', minute = '', second = '0', decimals = '', zone] = match;
   const date = new Date(0);
   date.setUTCFullYear(Number(year), Number(month) - 1, Number(day));
-  if (date.getUTCMonth() !== Number(month) - 1 || date.getUTCDate() !== Number(day)) return 'no such day in the calendar';
+  if (date.getUTCMonth() !== Number(month) - 1 || date.getUTCDate() !== Number(day))
+    return 'no such day in the calendar';
   if (Number(hour) > 23 || Number(minute) > 59 || Number(second) > 59) return 'no such time of day';
   const digits = decimals.padEnd(9, '0');
   const wallMs =
-    date.getTime() +
-    ((Number(hour) * 60 + Number(minute)) * 60 + Number(second)) * 1000 +
-    Number(digits.slice(0, 3));
+    date.getTime() + ((Number(hour) * 60 + Number(minute)) * 60 + Number(second)) * 1000 + Number(digits.slice(0, 3));
   const offset = zone === undefined ? wallClockOffset(sourceTimeZone, wallMs) : zoneMinutes(zone);
   if (offset === undefined) return 'no such offset from UTC';
   const ms = wallMs - offset * 60_000;

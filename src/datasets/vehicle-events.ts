@@ -1,37 +1,15 @@
 import { z } from 'zod';
-import { isRejection, jsonObject, recordCheck, scalarText, vehicleId, type Dataset, type RowTable } from './dataset.ts';
+import { isRejection, jsonObject, recordCheck, scalarText, vehicleId, type Dataset } from './dataset.ts';
 import { dayOf, hourOf } from './time.ts';
 
-const check = recordCheck(
-  {
-    vehicle_id: vehicleId,
-    event_time: z.string(),
-    event_source: z.string(),
-    event_type: z.string(),
-    event_value: scalarText,
-    event_extra_data: jsonObject,
-  },
-  'event_time',
-);
-
-const table: RowTable = {
-  name: 'vehicle_events',
-  columns: [
-    'vehicle_id',
-    'day',
-    'event_time',
-    'event_id',
-    'event_time_nanos',
-    'event_source',
-    'event_type',
-    'event_value',
-    'event_extra_data',
-    'unknown_fields',
-    'file_name',
-    'file_version',
-  ],
-  timestamped: false,
-};
+const check = recordCheck('event_time', {
+  vehicle_id: vehicleId,
+  event_time: z.string(),
+  event_source: z.string(),
+  event_type: z.string(),
+  event_value: scalarText,
+  event_extra_data: jsonObject,
+});
 
 /** What vehicles did: `vehicles_events_*.json`, one row an event, folded into hourly and daily summaries. */
 export const vehicleEvents: Dataset = {
@@ -40,29 +18,18 @@ export const vehicleEvents: Dataset = {
   read: (record, context) => {
     const checked = check(record, context);
     if (isRejection(checked)) return checked;
-    const { id, time, fields, unknownFields } = checked;
+    const { id, time, fields, common } = checked;
     const day = dayOf(time.ms);
+    const values = {
+      ...fields,
+      day,
+      event_time: new Date(time.ms),
+      event_time_nanos: time.nanos,
+      event_id: id,
+      ...common,
+    };
     return {
-      rows: [
-        {
-          table,
-          partition: `${day} ${fields.vehicle_id}`,
-          values: [
-            fields.vehicle_id,
-            day,
-            new Date(time.ms),
-            id,
-            time.nanos,
-            fields.event_source,
-            fields.event_type,
-            fields.event_value,
-            fields.event_extra_data,
-            unknownFields,
-            context.lineage.name,
-            context.lineage.version,
-          ],
-        },
-      ],
+      rows: [{ table: 'vehicle_events', partition: `${day} ${fields.vehicle_id}`, values }],
       touched: { vehicleId: fields.vehicle_id, hour: hourOf(time.ms) },
     };
   },

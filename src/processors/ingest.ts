@@ -9,6 +9,7 @@ import {
   INGEST_QUEUE,
   ingestJobId,
   ingestJobSchema,
+  mtimeMs,
   versionOf,
   type IngestJob,
   type IngestQueue,
@@ -20,6 +21,7 @@ import { readVersions, recordFile, settleDeadLetter, type KnownVersion, type Led
 import { FileProblem, isSameVersion, openDataFile, type DataFile } from './data-file.ts';
 import { checkFile, loadFile, touchFile, type LoadOptions } from './load-file.ts';
 import { pauseWhileAway } from './pause-while-away.ts';
+import { workerOptions } from './worker-options.ts';
 
 /** A file that changed less than this ago may not be whole yet; what is wrong with it may mend itself. */
 const STILL_MS = 2_000;
@@ -27,22 +29,9 @@ const STILL_MS = 2_000;
 const MAX_CRASHES = 3;
 /** A store that was away is waited for without counting an attempt, but not for ever by one job. */
 const MAX_STARTS = 1_000;
-/** A lock is renewed at half of this; a job of a killed processor comes back after it and the stalled check. */
-export const LOCK_MS = 10_000;
-export const STALLED_CHECK_MS = 5_000;
 
 export interface IngestNeeds {
-  readonly config: Pick<
-    Config,
-    | 'DATA_DIR'
-    | 'INGEST_CONCURRENCY'
-    | 'INGEST_ATTEMPTS'
-    | 'MAX_FILE_BYTES'
-    | 'MAX_RECORD_BYTES'
-    | 'MAX_REJECTED_RATIO'
-    | 'SETTLE_SECONDS'
-    | 'SOURCE_TIME_ZONE'
-  >;
+  readonly config: Config;
   readonly store: Store;
   readonly queues: QueueConnection;
   readonly ingestQueue: IngestQueue;
@@ -55,146 +44,132 @@ export interface IngestNeeds {
 
 type IngestBullJob = Job<IngestJob, IngestResult>;
 
+/** What is wrong with a young file; it is judged when it has stood still, which costs no attempt. */
+class NotWholeYet extends Error {
+  override name = 'NotWholeYet';
+}
+
 /** Starts a worker that loads files. What it cannot load fails for good; see dead-letter.ts for what comes then. */
 export function createIngestWorker(needs: IngestNeeds): Worker<IngestJob, IngestResult> {
-  const { queues, store, config, log, workerName } = needs;
-  const away = pauseWhileAway(store, log);
-  const worker = new Worker<IngestJob, IngestResult>(
-    INGEST_QUEUE,
-    async (job, token) => {
-      try {
-        return await ingest(job, needs);
-      } catch (error) {
-        if (isStoreAway(error) && job.attemptsStarted < MAX_STARTS) {
-          log.warn({ queue: INGEST_QUEUE, job: job.id, file: job.name, reason: messageOf(error) }, 'file put back');
-          away.pause(worker);
-          await job.moveToDelayed(Date.now() + 1_000 + Math.random() * 1_000, token);
-          throw new DelayedError();
-        }
-        throw error;
-      }
-    },
-    {
-      connection: queues.connection,
-      prefix: queues.prefix,
-      name: workerName,
-      concurrency: config.INGEST_CONCURRENCY,
-      lockDuration: LOCK_MS,
-      stalledInterval: STALLED_CHECK_MS,
-      maxStalledCount: Number.MAX_SAFE_INTEGER,
-      runRetryDelay: 1_000,
-      drainDelay: 5,
-      metrics: { maxDataPoints: 24 * 60 },
-    },
-  );
+  const { queues, config, log } = needs;
+  const away = pauseWhileAway(needs.store, log);
+
+  async function process(job: IngestBullJob, token?: string): Promise<IngestResult> {
+    try {
+      return await ingest(job, needs);
+    } catch (error) {
+      const storeAway = isStoreAway(error) && job.attemptsStarted < MAX_STARTS;
+      if (!storeAway && !(error instanceof NotWholeYet)) throw error;
+      const reason = error instanceof Error ? error.message : String(error);
+      log.info({ queue: INGEST_QUEUE, job: job.id, file: job.name, reason }, 'file put back');
+      if (storeAway) away.pause(worker);
+      await job.log(reason);
+      await job.moveToDelayed(
+        storeAway ? Date.now() + 1_000 * (1 + Math.random()) : mtimeMs(job.data) + STILL_MS,
+        token,
+      );
+      throw new DelayedError();
+    }
+  }
+  const options = { ...workerOptions(queues, needs.workerName), concurrency: config.INGEST_CONCURRENCY };
+  const worker = new Worker<IngestJob, IngestResult>(INGEST_QUEUE, process, options);
   worker.on('error', (error) => log.warn({ queue: INGEST_QUEUE, reason: error.message }, 'worker error'));
   return worker;
 }
 
-function messageOf(error: unknown): string {
-  return error instanceof Error ? error.message : String(error);
-}
-
-/** Loads the file version that a job names, or says with an error why not. */
-async function ingest(job: IngestBullJob, needs: IngestNeeds): Promise<IngestResult> {
-  const started = performance.now();
-  const startedAt = needs.store.now();
-  const { store, config, workerName } = needs;
-  const parsed = ingestJobSchema.safeParse(job.data);
-  if (!parsed.success) {
-    throw new UnrecoverableError(
-      `the job's data is not a file version: ${parsed.error.issues.map(({ path, message }) => `${path.join('.')}: ${message}`).join('; ')}`,
-    );
-  }
-  const wanted = parsed.data;
-  const lineage = { name: wanted.name, version: versionOf(wanted) };
-  const kind = datasetOf(wanted.name);
-  if (kind === undefined) throw new UnrecoverableError('no kind of file has a name like this');
-  const known = await readVersions(store, wanted.name);
-  const result = (state: IngestResult['state'], records = 0, rejected = 0): IngestResult => ({
-    state,
-    records,
-    loaded: records - rejected,
-    rejected,
-    ms: Math.round(performance.now() - started),
-  });
-  if (isLoaded(known, lineage.version)) {
-    await settleOthers(needs, wanted, known);
-    return result('already loaded');
-  }
-
-  const options: LoadOptions = {
-    store,
-    dataset: kind.dataset,
-    format: kind.format,
-    lineage,
-    sourceTimeZone: config.SOURCE_TIME_ZONE,
-    maxRecordBytes: config.MAX_RECORD_BYTES,
-    maxFileBytes: config.MAX_FILE_BYTES,
-    maxRejectedRatio: config.MAX_REJECTED_RATIO,
-    settleMs: config.SETTLE_SECONDS * 1000,
-  };
-  try {
-    const file = await openDataFile(config.DATA_DIR, wanted.name, config.MAX_FILE_BYTES);
-    try {
-      const there = { name: wanted.name, size: file.size, mtimeNs: String(file.mtimeNs) };
-      if (versionOf(there) !== lineage.version) {
-        await enqueueFiles(needs.ingestQueue, [there], { attempts: config.INGEST_ATTEMPTS, backlog: false });
-        await job.log(`it is another version by now, ${versionOf(there)}, which is queued instead`);
-        await settleOthers(needs, there, known);
-        return result('superseded');
-      }
-      if (job.stalledCounter >= MAX_CRASHES) await giveUpAfterCrashes(job, file, options);
-
-      const checked = await checkFile(file, options);
-      if (!(await isSameVersion(file))) throw new FileProblem('changed while it was read');
-      const entry: LedgerEntry = {
-        ...lineage,
-        state: 'loaded',
-        dataset: kind.dataset.name,
-        bytes: file.size,
-        fileTime: Number(file.mtimeNs / 1_000_000n),
-        attempts: job.attemptsMade + 1,
-        worker: workerName,
-        startedAt,
-        finishedAt: 0,
-        sha256: checked.sha256,
-        records: checked.records,
-        loaded: checked.records - checked.rejected,
-        rejected: checked.rejected,
-        error: known.some(({ version }) => version === lineage.version) ? null : undefined,
-      };
-      if (known.some(({ state, sha256 }) => state === 'loaded' && sha256 === checked.sha256)) {
-        await recordFile(store, { ...entry, state: 'unchanged', loaded: 0, finishedAt: store.now() });
-        await settleOthers(needs, wanted, known);
-        return result('unchanged');
-      }
-      await loadFile(file, checked, options, progressOf(job, file.size));
-      await recordFile(store, { ...entry, finishedAt: store.now() });
-      await settleOthers(needs, wanted, known);
-      const done = result('loaded', checked.records, checked.rejected);
-      await Promise.all([
-        job.updateProgress(100),
-        job.log(
-          `read ${done.records} records of ${file.size} bytes: ${done.loaded} loaded, ${done.rejected} rejected, ` +
-            `in ${done.ms} ms by ${workerName}`,
-        ),
-      ]);
-      count(needs.counters, kind.dataset.name, done, file, store.now());
-      return done;
-    } finally {
-      await file.handle.close();
-    }
-  } catch (error) {
-    if (!(error instanceof FileProblem)) throw error;
-    const ageMs = Date.now() - Number(BigInt(wanted.mtimeNs) / 1_000_000n);
-    if (ageMs >= 0 && ageMs < STILL_MS) throw new Error(`not whole yet? ${error.message}`, { cause: error });
-    throw new UnrecoverableError(error.message);
-  }
+/** A time in the future is a wrong clock's, and says nothing. */
+function isYoung(file: IngestJob): boolean {
+  const ageMs = Date.now() - mtimeMs(file);
+  return ageMs >= 0 && ageMs < STILL_MS;
 }
 
 function isLoaded(known: readonly KnownVersion[], version: string): boolean {
   return known.some((one) => one.version === version && (one.state === 'loaded' || one.state === 'unchanged'));
+}
+
+/** Loads the file version that a job names, or says with an error why not. */
+async function ingest(job: IngestBullJob, needs: IngestNeeds): Promise<IngestResult> {
+  const { store, config } = needs;
+  const started = { at: new Date(store.now()), clock: performance.now() };
+  const parsed = ingestJobSchema.safeParse(job.data);
+  if (!parsed.success) {
+    const problems = parsed.error.issues.map(({ path, message }) => `${path.join('.')}: ${message}`);
+    throw new UnrecoverableError(`the job's data is not a file version: ${problems.join('; ')}`);
+  }
+  const wanted = parsed.data;
+  const kind = datasetOf(wanted.name);
+  if (kind === undefined) throw new UnrecoverableError('no kind of file has a name like this');
+  const lineage = { name: wanted.name, version: versionOf(wanted) };
+  const known = await readVersions(store, wanted.name);
+  const result = (state: IngestResult['state'], records = 0, rejected = 0): IngestResult => {
+    const ms = Math.round(performance.now() - started.clock);
+    return { state, records, loaded: records - rejected, rejected, ms };
+  };
+
+  let file: DataFile | undefined;
+  try {
+    if (isLoaded(known, lineage.version)) {
+      await settleOthers(needs, wanted, known);
+      return result('already loaded');
+    }
+    file = await openDataFile(config.DATA_DIR, wanted.name, config.MAX_FILE_BYTES);
+    const there = { name: wanted.name, size: file.size, mtimeNs: String(file.mtimeNs) };
+    if (versionOf(there) !== lineage.version) {
+      await enqueueFiles(needs.ingestQueue, [there], { attempts: config.INGEST_ATTEMPTS, backlog: false });
+      await job.log(`it is another version by now, ${versionOf(there)}, which is queued instead`);
+      await settleOthers(needs, there, known);
+      return result('superseded');
+    }
+
+    const options: LoadOptions = {
+      ...kind,
+      store,
+      context: { lineage, sourceTimeZone: config.SOURCE_TIME_ZONE, now: store.now() },
+      maxRecordBytes: config.MAX_RECORD_BYTES,
+      maxBytes: config.MAX_FILE_BYTES,
+      maxRejectedRatio: config.MAX_REJECTED_RATIO,
+      settleMs: config.SETTLE_SECONDS * 1000,
+      mayGrow: isYoung(wanted),
+    };
+    if (job.stalledCounter >= MAX_CRASHES) await giveUpAfterCrashes(job, file, options);
+    const checked = await checkFile(file, options);
+    if (!(await isSameVersion(file))) throw new Error('changed while it was read');
+    const { sha256, records, rejected } = checked;
+    const isCopy = known.some((one) => one.state === 'loaded' && one.sha256 === sha256);
+    if (!isCopy) await loadFile(file, checked, options, progressOf(job, file.size));
+    const entry: LedgerEntry = {
+      ...lineage,
+      state: isCopy ? 'unchanged' : 'loaded',
+      dataset: kind.dataset.name,
+      bytes: BigInt(file.size),
+      file_time: new Date(mtimeMs(wanted)),
+      attempts: job.attemptsMade + 1,
+      worker: needs.workerName,
+      started_at: started.at,
+      finished_at: new Date(store.now()),
+      sha256,
+      records: BigInt(records),
+      loaded: BigInt(isCopy ? 0 : records - rejected),
+      rejected: BigInt(rejected),
+      error: known.some(({ version }) => version === lineage.version) ? null : undefined,
+    };
+    await recordFile(store, entry);
+    await settleOthers(needs, wanted, known);
+    const done = result(isCopy ? 'unchanged' : 'loaded', records, rejected);
+    const said = `${done.loaded} loaded, ${rejected} rejected, in ${done.ms} ms by ${needs.workerName}`;
+    await Promise.all([
+      job.updateProgress(100),
+      job.log(`${done.state}: read ${records} records of ${file.size} bytes: ${said}`),
+    ]);
+    if (!isCopy) count(needs, kind.dataset.name, done, wanted);
+    return done;
+  } catch (error) {
+    if (!(error instanceof FileProblem)) throw error;
+    if (isYoung(wanted)) throw new NotWholeYet(`not whole yet? ${error.message}`, { cause: error });
+    throw new UnrecoverableError(error.message);
+  } finally {
+    await file?.handle.close();
+  }
 }
 
 /** Dead letters of the same name are settled by a version that is loaded, or is about to be. */
@@ -203,10 +178,9 @@ async function settleOthers(
   file: IngestJob,
   known: readonly KnownVersion[],
 ): Promise<void> {
-  for (const { name, version, state } of known) {
-    if (state !== 'dead_letter') continue;
-    if (version !== versionOf(file)) await settleDeadLetter(store, { name, version }, 'superseded');
-    await deadLetterQueue.remove(ingestJobId({ name, version }));
+  for (const letter of known.filter(({ state }) => state === 'dead_letter')) {
+    if (letter.version !== versionOf(file)) await settleDeadLetter(store, letter, 'superseded');
+    await deadLetterQueue.remove(ingestJobId(letter));
   }
 }
 
@@ -219,7 +193,7 @@ async function giveUpAfterCrashes(job: IngestBullJob, file: DataFile, options: L
   throw new UnrecoverableError(`ended ${MAX_CRASHES} processors that were loading it`);
 }
 
-/** Shows the share of a large file that is done, in percent, a few times a second at most. */
+/** Shows the share of a large file that is done, in percent, twice a second at most. */
 function progressOf(job: IngestBullJob, size: number): (bytesDone: number) => void {
   let shown = performance.now();
   return (bytesDone) => {
@@ -229,19 +203,18 @@ function progressOf(job: IngestBullJob, size: number): (bytesDone: number) => vo
   };
 }
 
-const LATENCY_BOUNDS_S = [0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10, 60, 600];
+const LATENCY_BOUNDS_S = [0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10, 60, 600, Infinity];
 
-function count(counters: Counters, dataset: string, done: IngestResult, file: DataFile, now: number): void {
+function count({ counters, store }: IngestNeeds, dataset: string, done: IngestResult, file: IngestJob): void {
   const label = `{dataset="${dataset}"}`;
   counters.add(`files_loaded_total${label}`, 1);
   counters.add(`records_loaded_total${label}`, done.loaded);
   counters.add(`records_rejected_total${label}`, done.rejected);
   counters.add(`bytes_loaded_total${label}`, file.size);
-  const latencyS = Math.max(0, now - Number(file.mtimeNs / 1_000_000n)) / 1000;
-  for (const bound of LATENCY_BOUNDS_S) {
-    if (latencyS <= bound) counters.add(`file_to_rows_seconds_bucket{le="${bound}"}`, 1);
+  const latencyS = Math.max(0, store.now() - mtimeMs(file)) / 1000;
+  for (const bound of LATENCY_BOUNDS_S.filter((one) => latencyS <= one)) {
+    counters.add(`file_to_rows_seconds_bucket{le="${bound === Infinity ? '+Inf' : bound}"}`, 1);
   }
-  counters.add('file_to_rows_seconds_bucket{le="+Inf"}', 1);
   counters.add('file_to_rows_seconds_sum', latencyS);
   counters.add('file_to_rows_seconds_count', 1);
 }

@@ -11,11 +11,10 @@ import { createArraySplitter, createLineSplitter, type RawRecord } from './recor
 /** Bytes read at once; a chunk of records is what they end. A provider's usual file is one chunk. */
 const READ_BYTES = 256 * 1024;
 
-/** The records that one read ended. */
+/** The records that one read ended, and the bytes of the file that are read so far. */
 export interface Chunk {
   readonly taken: readonly TakenRecord[];
   readonly rejected: readonly RejectedRecord[];
-  /** Bytes of the file read so far. */
   readonly bytesRead: number;
 }
 
@@ -28,6 +27,8 @@ export interface ReadOptions {
   readonly maxRecordBytes: number;
   /** Bytes that a compressed file may expand to. */
   readonly maxBytes: number;
+  /** The file may still grow, so that half a line at its end is no bad record yet. */
+  readonly mayGrow: boolean;
 }
 
 /**
@@ -37,6 +38,7 @@ export interface ReadOptions {
  * @throws FileProblem when the file as a whole is no such file
  */
 export async function* readRecords(file: DataFile, options: ReadOptions): AsyncGenerator<Chunk, string> {
+  const { format, maxRecordBytes, maxBytes, mayGrow } = options;
   const hash = createHash('sha256');
   let bytesRead = 0;
   const raw = async function* () {
@@ -46,20 +48,18 @@ export async function* readRecords(file: DataFile, options: ReadOptions): AsyncG
       yield bytes;
     }
   };
-  const splitter = options.format.lines
-    ? createLineSplitter(options.maxRecordBytes)
-    : createArraySplitter(options.maxRecordBytes);
-  for await (const bytes of options.format.gzip ? expand(raw(), options.maxBytes) : raw()) {
+  const splitter = format.lines ? createLineSplitter(maxRecordBytes) : createArraySplitter(maxRecordBytes);
+  for await (const bytes of format.gzip ? expand(raw(), maxBytes) : raw()) {
     const records = splitter.push(bytes);
-    if (records.length > 0) yield { ...check(records, options), bytesRead };
+    if (records.length > 0) yield { ...check(records, options, format.lines), bytesRead };
   }
   const last = splitter.end();
-  if (last.length > 0) yield { ...check(last, options), bytesRead };
+  if (last.length > 0) yield { ...check(last, options, !mayGrow), bytesRead };
   return hash.digest('hex');
 }
 
 async function* readBytes({ handle, size }: DataFile): AsyncGenerator<Buffer> {
-  for (let position = 0; ; ) {
+  for (let position = 0; ;) {
     const buffer = Buffer.allocUnsafe(Math.max(1, Math.min(READ_BYTES, size - position)));
     const { bytesRead } = await handle.read(buffer, 0, buffer.length, position);
     if (bytesRead === 0) return;
@@ -71,9 +71,8 @@ async function* readBytes({ handle, size }: DataFile): AsyncGenerator<Buffer> {
 
 async function* expand(source: AsyncIterable<Buffer>, maxBytes: number): AsyncGenerator<Buffer> {
   let expanded = 0;
-  const gunzip = createGunzip({ chunkSize: READ_BYTES });
   // The iteration below rejects with the same error; the callback only keeps it from being unhandled.
-  const stream: AsyncIterable<Buffer> = pipeline(source, gunzip, () => undefined);
+  const stream: AsyncIterable<Buffer> = pipeline(source, createGunzip({ chunkSize: READ_BYTES }), () => undefined);
   try {
     for await (const bytes of stream) {
       expanded += bytes.length;
@@ -81,32 +80,30 @@ async function* expand(source: AsyncIterable<Buffer>, maxBytes: number): AsyncGe
       yield bytes;
     }
   } catch (error) {
-    if (error instanceof Error && 'code' in error && String(error.code).startsWith('Z_')) {
-      throw new FileProblem(`not a whole gzip file: ${error.message}`);
-    }
-    throw error;
+    const isBroken = error instanceof Error && 'code' in error && String(error.code).startsWith('Z_');
+    throw isBroken ? new FileProblem(`not a whole gzip file: ${error.message}`) : error;
   }
 }
 
-function check(records: readonly RawRecord[], options: ReadOptions): Omit<Chunk, 'bytesRead'> {
+/** @param isolated whether a record that is not JSON is bad alone; in an array it makes the whole file doubtful */
+function check(records: readonly RawRecord[], { dataset, context }: ReadOptions, isolated: boolean) {
   const taken: TakenRecord[] = [];
   const rejected: RejectedRecord[] = [];
-  for (const { index, text, problem } of records) {
-    const outcome = problem === undefined ? checkText(text, index, options) : { field: '', reason: problem };
-    if (isRejection(outcome)) rejected.push({ index, text, ...outcome });
+  const read = ({ text, index, problem }: RawRecord) => {
+    if (problem !== undefined) return { field: '', reason: problem };
+    try {
+      return dataset.read(parseJson(text), context);
+    } catch (error) {
+      if (error instanceof RangeError) return { field: '', reason: error.message };
+      if (!(error instanceof SyntaxError)) throw error;
+      if (!isolated) throw new FileProblem(`not JSON: record ${index}: ${error.message}`);
+      return { field: '', reason: `not JSON: ${error.message}` };
+    }
+  };
+  for (const record of records) {
+    const outcome = read(record);
+    if (isRejection(outcome)) rejected.push({ index: record.index, text: record.text, ...outcome });
     else taken.push(outcome);
   }
   return { taken, rejected };
-}
-
-/** A record that is not JSON makes a whole array doubtful; a line that is not JSON only itself. */
-function checkText(text: string, index: number, { dataset, format, context }: ReadOptions) {
-  try {
-    return dataset.read(parseJson(text), context);
-  } catch (error) {
-    if (error instanceof RangeError) return { field: '', reason: error.message };
-    if (!(error instanceof SyntaxError)) throw error;
-    if (!format.lines) throw new FileProblem(`not JSON: record ${index}: ${error.message}`);
-    return { field: '', reason: `not JSON: ${error.message}` };
-  }
 }

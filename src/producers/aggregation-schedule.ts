@@ -17,7 +17,9 @@ export async function ensureAggregationSchedule(
       : { pattern: config.AGGREGATION_CRON, tz: config.AGGREGATION_TIME_ZONE };
   const present = await queue.getJobScheduler(SCHEDULER_ID);
   const isSame =
-    'every' in repeat ? present?.every === repeat.every : present?.pattern === repeat.pattern && present.tz === repeat.tz;
+    'every' in repeat
+      ? present?.every === repeat.every
+      : present?.pattern === repeat.pattern && present.tz === repeat.tz;
   await queue.setGlobalConcurrency(1);
   if (!isSame) await queue.upsertJobScheduler(SCHEDULER_ID, repeat, { name: 'scheduled run', data: {} });
 }

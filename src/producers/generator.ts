@@ -29,7 +29,16 @@ export interface GeneratorOptions {
 type ProviderRecord = Record<string, unknown>;
 
 const SOURCES = ['engine', 'gps', 'body', 'driver', 'battery'];
-const EVENT_TYPES = ['speed', 'location', 'door_open', 'door_close', 'ignition_on', 'ignition_off', 'harsh_brake', 'charge'];
+const EVENT_TYPES = [
+  'speed',
+  'location',
+  'door_open',
+  'door_close',
+  'ignition_on',
+  'ignition_off',
+  'harsh_brake',
+  'charge',
+];
 const STATUSES = ['on', 'off', 'parked', 'charging', 'maintenance'];
 const NOTES = ['Within limits.', 'Check at next service.', 'Reported by driver.', 'Repeated reading.'];
 
@@ -124,7 +133,10 @@ export async function generate(
   const nextName = createNames();
   let due = performance.now();
   for (let round = 0; !signal.aborted && round < (options.rounds ?? Infinity); round += 1) {
-    for (const [kind, make] of [['events', makeEvent], ['status', makeStatus]] as const) {
+    for (const [kind, make] of [
+      ['events', makeEvent],
+      ['status', makeStatus],
+    ] as const) {
       const name = nextName(kind);
       const records = makeFile(make, fleet, options);
       const text = `${JSON.stringify(records, null, 4)}\n`;

@@ -3,7 +3,14 @@ import { dirname, join } from 'node:path';
 import type { Logger } from 'pino';
 import type { Config } from '../config.ts';
 import { addDeadLetter, deadLetterId, type DeadLetterQueue } from '../queues/dead-letter.ts';
-import { countUnfinished, enqueueFiles, versionOf, type IngestJob, type IngestQueue } from '../queues/ingest.ts';
+import {
+  countUnfinished,
+  enqueueFiles,
+  mtimeMs,
+  versionOf,
+  type IngestJob,
+  type IngestQueue,
+} from '../queues/ingest.ts';
 import type { Store } from '../storage/client.ts';
 import { readManyVersions, readVersions, type KnownVersion } from '../storage/files.ts';
 import { ARCHIVE_FOLDER, currentVersion, namesBelow } from './data-folder.ts';
@@ -15,10 +22,7 @@ const FULL_QUEUE_WAIT_MS = 250;
 const STILL_MS = 500;
 
 export interface ReconciliationNeeds {
-  readonly config: Pick<
-    Config,
-    'DATA_DIR' | 'INGEST_ATTEMPTS' | 'MAX_QUEUED_FILES' | 'AFTER_LOAD' | 'DURABLE_SECONDS'
-  >;
+  readonly config: Pick<Config, 'DATA_DIR' | 'INGEST_ATTEMPTS' | 'MAX_QUEUED_FILES' | 'AFTER_LOAD' | 'DURABLE_SECONDS'>;
   readonly store: Store;
   readonly ingestQueue: IngestQueue;
   readonly deadLetterQueue: DeadLetterQueue;
@@ -45,8 +49,8 @@ export interface Reconciliation {
   hasRoom(): Promise<boolean>;
 }
 
-function isYoung({ mtimeNs }: IngestJob): boolean {
-  const ageMs = Date.now() - Number(BigInt(mtimeNs) / 1_000_000n);
+function isYoung(file: IngestJob): boolean {
+  const ageMs = Date.now() - mtimeMs(file);
   return ageMs >= 0 && ageMs < STILL_MS;
 }
 
@@ -72,14 +76,16 @@ export function createReconciliation(needs: ReconciliationNeeds): Reconciliation
   ): Promise<{ queued: number; removed: number }> {
     const known = new Map<string, KnownVersion>();
     const names = page.map(({ name }) => name);
-    for await (const version of readManyVersions(store, names)) known.set(`${version.name}\0${version.version}`, version);
+    for await (const version of readManyVersions(store, names))
+      known.set(`${version.name}\0${version.version}`, version);
     const missing: IngestJob[] = [];
     let removed = 0;
     for (const file of page) {
       const version = known.get(`${file.name}\0${versionOf(file)}`);
       if (version === undefined || version.state === 'superseded') missing.push(file);
       else if (version.state === 'dead_letter') await restoreDeadLetter(file, version);
-      else if (config.AFTER_LOAD === 'keep' || version.state === 'discarded') settledNow.set(file.name, versionOf(file));
+      else if (config.AFTER_LOAD === 'keep' || version.state === 'discarded')
+        settledNow.set(file.name, versionOf(file));
       else if (await removeLoaded(file, version)) removed += 1;
     }
     if (missing.length > 0) {

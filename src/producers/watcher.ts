@@ -39,7 +39,11 @@ export async function watchFolder({
     if (file === undefined) return;
     const stoodStill = seen !== undefined && seen.size === file.size && seen.mtimeNs === file.mtimeNs;
     if (stoodStill || (await endsAsArray(join(dataDir, name), file.size))) onArrival(file);
-    else pending.set(name, setTimeout(() => lookSafely(name, file), STILL_MS));
+    else
+      pending.set(
+        name,
+        setTimeout(() => lookSafely(name, file), STILL_MS),
+      );
   }
   function lookSafely(name: string, seen: IngestJob | undefined): void {
     look(name, seen).catch((error: unknown) => log.warn({ file: name, err: error }, 'file left to reconciliation'));

@@ -7,38 +7,38 @@ export const AGGREGATION_QUEUE = 'aggregation';
 /** The queue of a large run's shares: one a shard of the change log, on all replicas. */
 export const AGGREGATION_SLICE_QUEUE = 'aggregation-slice';
 
-/** What a run claimed before it cut its window into slices. Times in ms since the epoch, the epoch in µs. */
+/** What a run has claimed: the window (after, until] of the change log. Times in ms since the epoch, the epoch in µs. */
 const claimedWindow = z.object({
   kind: z.enum(['incremental', 'rebuild']),
   epoch: z.string().regex(/^\d+$/),
   after: z.number(),
   until: z.number(),
+  startedAt: z.number(),
 });
+export type ClaimedWindow = z.infer<typeof claimedWindow>;
 
-export const aggregationJobSchema = z.object({
-  /** Recompute every summary from all raw rows instead of the changed ones. */
-  rebuild: z.boolean().default(false),
-  /** Set by the run itself, when its slices are on their way. */
-  sliced: claimedWindow.extend({ startedAt: z.number() }).optional(),
-});
+/**
+ * `rebuild` recomputes every summary from all raw rows instead of the changed ones; `sliced` is set by the run itself
+ * when its slices are on their way.
+ */
+export const aggregationJobSchema = z.object({ rebuild: z.boolean().default(false), sliced: claimedWindow.optional() });
 export type AggregationJob = z.input<typeof aggregationJobSchema>;
 
 export const aggregationSliceSchema = claimedWindow.extend({ shard: z.number().int().nonnegative() });
 export type AggregationSlice = z.infer<typeof aggregationSliceSchema>;
 
-/** What a run or a slice of it did. */
-export interface AggregationResult {
-  readonly outcome: 'done' | 'overtaken' | 'another run is under way';
-  readonly hours: number;
-  readonly days: number;
-  readonly slices: number;
-  readonly watermark: string;
-  readonly ms: number;
-}
-
+/** What a slice did. */
 export interface SliceResult {
   readonly hours: number;
   readonly days: number;
+}
+
+/** What a run did; `slices` is 0 when one job did it alone. */
+export interface AggregationResult extends SliceResult {
+  readonly outcome: 'done' | 'overtaken' | 'another run is under way';
+  readonly slices: number;
+  readonly watermark: string;
+  readonly ms: number;
 }
 
 export type AggregationQueue = Queue<AggregationJob, AggregationResult>;
@@ -53,9 +53,6 @@ export async function createAggregationQueue({ connection, prefix }: QueueConnec
 }
 
 export function createAggregationSliceQueue({ connection, prefix }: QueueConnection): AggregationSliceQueue {
-  return new Queue(AGGREGATION_SLICE_QUEUE, {
-    connection,
-    prefix,
-    defaultJobOptions: { ...kept, attempts: 8, backoff: { type: 'exponential', delay: 500, jitter: 0.5 } },
-  });
+  const defaultJobOptions = { ...kept, attempts: 8, backoff: { type: 'exponential', delay: 500, jitter: 0.5 } };
+  return new Queue(AGGREGATION_SLICE_QUEUE, { connection, prefix, defaultJobOptions });
 }

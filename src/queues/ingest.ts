@@ -46,6 +46,11 @@ export function versionOf({ size, mtimeNs }: Pick<IngestJob, 'size' | 'mtimeNs'>
   return `${size}-${mtimeNs}`;
 }
 
+/** The modification time, in ms since the epoch. */
+export function mtimeMs({ mtimeNs }: Pick<IngestJob, 'mtimeNs'>): number {
+  return Number(BigInt(mtimeNs) / 1_000_000n);
+}
+
 /** The same version always has the same id, so it is never queued twice. */
 export function ingestJobId(file: { readonly name: string; readonly version: string }): string {
   return `f${createHash('sha256').update(`${file.name}\0${file.version}`).digest('hex').slice(0, 31)}`;
@@ -80,7 +85,11 @@ export async function enqueueFiles(
 ): Promise<void> {
   if (files.length === 0) return;
   const jobs = files.map((file) => ({ id: ingestJobId({ name: file.name, version: versionOf(file) }), file }));
-  if (backlog) await removeCompleted(queue, jobs.map(({ id }) => id));
+  if (backlog)
+    await removeCompleted(
+      queue,
+      jobs.map(({ id }) => id),
+    );
   await queue.addBulk(
     jobs.map(({ id, file: { name, size, mtimeNs } }) => ({
       name,

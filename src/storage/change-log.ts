@@ -20,17 +20,18 @@ export interface TouchedHour {
   readonly hour: number;
 }
 
+interface ChangeEntry {
+  readonly shard: number;
+  readonly hours: Map<Date, Set<string>>;
+}
+
 /** The hours that a load touched, each (vehicle, hour) once. */
 export interface TouchedHours {
   add(touched: TouchedHour): void;
   /** Keys that were added since the last take. */
   size(): number;
   /** Hands over what was added, cut by shard and size, and starts anew. */
-  take(): { shard: number; hours: Map<Date, Set<string>> }[];
-}
-
-export function shardOf(vehicleId: string): number {
-  return createHash('md5').update(vehicleId).digest().readUInt32BE(0) % SHARDS;
+  take(): ChangeEntry[];
 }
 
 export function createTouchedHours(): TouchedHours {
@@ -41,34 +42,42 @@ export function createTouchedHours(): TouchedHours {
     add: ({ vehicleId, hour }) => {
       const vehicles = vehiclesByHour.get(hour) ?? new Set();
       vehiclesByHour.set(hour, vehicles);
-      size -= vehicles.size;
+      if (!vehicles.has(vehicleId)) size += 1;
       vehicles.add(vehicleId);
-      size += vehicles.size;
     },
     take: () => {
-      const entries: { shard: number; hours: Map<Date, Set<string>> }[] = [];
-      const open: ({ keys: number; hours: Map<Date, Set<string>> } | undefined)[] = [];
-      for (const [hour, vehicles] of vehiclesByHour) {
-        const start = new Date(hour);
-        for (const vehicleId of vehicles) {
-          const shard = shardOf(vehicleId);
-          let entry = open[shard];
-          if (entry === undefined || entry.keys >= KEYS_PER_ENTRY) {
-            entry = { keys: 0, hours: new Map() };
-            open[shard] = entry;
-            entries.push({ shard, hours: entry.hours });
-          }
-          entry.keys += 1;
-          const listed = entry.hours.get(start);
-          if (listed === undefined) entry.hours.set(start, new Set([vehicleId]));
-          else listed.add(vehicleId);
-        }
-      }
+      const taken = vehiclesByHour;
       vehiclesByHour = new Map();
       size = 0;
-      return entries;
+      return entriesOf(taken);
     },
   };
+}
+
+/** The shard that a vehicle is always in. */
+export function shardOf(vehicleId: string): number {
+  return createHash('md5').update(vehicleId).digest().readUInt32BE(0) % SHARDS;
+}
+
+function entriesOf(vehiclesByHour: ReadonlyMap<number, ReadonlySet<string>>): ChangeEntry[] {
+  const entries: ChangeEntry[] = [];
+  const open = new Map<number, { keys: number; entry: ChangeEntry }>();
+  for (const [hour, vehicles] of vehiclesByHour) {
+    const start = new Date(hour);
+    for (const vehicleId of vehicles) {
+      const shard = shardOf(vehicleId);
+      let filling = open.get(shard);
+      if (filling === undefined || filling.keys >= KEYS_PER_ENTRY) {
+        filling = { keys: 0, entry: { shard, hours: new Map() } };
+        open.set(shard, filling);
+        entries.push(filling.entry);
+      }
+      filling.keys += 1;
+      const { hours } = filling.entry;
+      hours.set(start, (hours.get(start) ?? new Set()).add(vehicleId));
+    }
+  }
+  return entries;
 }
 
 /**
@@ -79,19 +88,12 @@ export async function appendChanges(store: Store, touched: TouchedHours, settleM
   await Promise.all(touched.take().map((entry) => appendInTime(store, entry, settleMs)));
 }
 
-async function appendInTime(
-  store: Store,
-  { shard, hours }: { shard: number; hours: Map<Date, Set<string>> },
-  settleMs: number,
-): Promise<void> {
+async function appendInTime(store: Store, { shard, hours }: ChangeEntry, settleMs: number): Promise<void> {
   for (;;) {
     const at = store.now();
-    await store.run('INSERT INTO change_log (bucket, shard, at, hours) VALUES (?, ?, ?, ?)', [
-      new Date(Math.floor(at / BUCKET_MS) * BUCKET_MS),
-      shard,
-      types.TimeUuid.fromDate(new Date(at)),
-      hours,
-    ]);
+    const bucket = new Date(Math.floor(at / BUCKET_MS) * BUCKET_MS);
+    const values = { bucket, shard, at: types.TimeUuid.fromDate(new Date(at)), hours };
+    await store.insert({ table: 'change_log', values });
     if (store.now() - at <= settleMs / 2) return;
   }
 }
@@ -109,7 +111,7 @@ export async function* readChanges(
       [new Date(bucket), shard, new Date(after), new Date(until)],
     );
     for await (const row of rows) {
-      const hours: Map<Date, Set<string>> = row.get('hours');
+      const hours: Map<Date, Set<string>> = row['hours'];
       for (const [hour, vehicles] of hours) {
         for (const vehicleId of vehicles) yield { vehicleId, hour: hour.getTime() };
       }

@@ -1,6 +1,6 @@
 import type { Logger } from 'pino';
 import { UsageError, type Config } from '../config.ts';
-import { connectStore, type Store, type StoreConfig } from './client.ts';
+import { connectStore, type Store } from './client.ts';
 import { migrations } from './schema.ts';
 
 /** How long before the migration the first watermark lies: loads of a slightly wrong clock are not missed. */
@@ -26,19 +26,12 @@ async function appliedVersions(store: Store): Promise<Set<number>> {
  * @returns the versions that were applied now
  * @throws UsageError when Cassandra does not answer
  */
-export async function migrate(
-  config: StoreConfig & Pick<Config, 'CASSANDRA_REPLICATION_FACTOR'>,
-  log: Logger,
-): Promise<number[]> {
+export async function migrate(config: Config, log: Logger): Promise<number[]> {
   const admin = await connectStore(config, log, '');
-  try {
-    await admin.run(
-      `CREATE KEYSPACE IF NOT EXISTS ${config.CASSANDRA_KEYSPACE} WITH replication = ` +
-        `{'class': 'NetworkTopologyStrategy', '${config.CASSANDRA_LOCAL_DATACENTER}': ${config.CASSANDRA_REPLICATION_FACTOR}}`,
-    );
-  } finally {
-    await admin.close();
-  }
+  const replication = `{'class': 'NetworkTopologyStrategy', '${config.CASSANDRA_LOCAL_DATACENTER}': ${config.CASSANDRA_REPLICATION_FACTOR}}`;
+  await admin
+    .run(`CREATE KEYSPACE IF NOT EXISTS ${config.CASSANDRA_KEYSPACE} WITH replication = ${replication}`)
+    .finally(admin.close);
   const store = await connectStore(config, log);
   try {
     await store.run(
@@ -48,11 +41,8 @@ export async function migrate(
     const missing = migrations.filter(({ version }) => !applied.has(version));
     for (const { version, description, statements } of missing) {
       for (const statement of statements) await store.run(statement);
-      await store.run('INSERT INTO schema_migrations (version, description, applied_at) VALUES (?, ?, ?)', [
-        version,
-        description,
-        new Date(store.now()),
-      ]);
+      const values = { version, description, applied_at: new Date(store.now()) };
+      await store.insert({ table: 'schema_migrations', values });
       log.info({ version, description }, 'migration applied');
     }
     await store.runIf('INSERT INTO aggregation_state (job, watermark, epoch) VALUES (?, ?, ?) IF NOT EXISTS', [

@@ -1,27 +1,14 @@
-import type { Row, RowTable } from '../datasets/dataset.ts';
+import type { Row } from '../datasets/dataset.ts';
 import type { Store } from './client.ts';
 
 /** Cassandra warns about a batch over 5 KiB. */
 const BATCH_BYTES = 4_500;
 /** What a row costs beside its texts: clustering, cell headers, numbers. An estimate, on the high side. */
-const ROW_OVERHEAD_BYTES = 120;
+const ROW_OVERHEAD_BYTES = 220;
 
-const statements = new WeakMap<RowTable, string>();
-
-function insertStatement(table: RowTable): string {
-  let statement = statements.get(table);
-  if (statement === undefined) {
-    const marks = table.columns.map(() => '?').join(', ');
-    const using = table.timestamped ? ' USING TIMESTAMP ?' : '';
-    statement = `INSERT INTO ${table.name} (${table.columns.join(', ')}) VALUES (${marks})${using}`;
-    statements.set(table, statement);
-  }
-  return statement;
-}
-
-function estimatedBytes(row: Row): number {
-  return row.values.reduce<number>(
-    (sum, value) => sum + (typeof value === 'string' ? Buffer.byteLength(value) : 8),
+function estimatedBytes({ values }: Row): number {
+  return Object.values(values).reduce<number>(
+    (sum, value) => (typeof value === 'string' ? sum + Buffer.byteLength(value) : sum),
     ROW_OVERHEAD_BYTES,
   );
 }
@@ -34,7 +21,7 @@ export function batchesOf(rows: readonly Row[]): Row[][] {
   const open = new Map<string, { rows: Row[]; bytes: number }>();
   const batches: Row[][] = [];
   for (const row of rows) {
-    const key = `${row.table.name} ${row.partition}`;
+    const key = `${row.table} ${row.partition}`;
     const bytes = estimatedBytes(row);
     let batch = open.get(key);
     if (batch === undefined || batch.bytes + bytes > BATCH_BYTES) {
@@ -50,15 +37,5 @@ export function batchesOf(rows: readonly Row[]): Row[][] {
 
 /** Writes rows and resolves when every one is acknowledged. Writing them again changes nothing. */
 export async function writeRows(store: Store, rows: readonly Row[]): Promise<void> {
-  await Promise.all(
-    batchesOf(rows).map(async (batch) => {
-      const queries = batch.map(({ table, values, timestamp }) => ({
-        query: insertStatement(table),
-        params: timestamp === undefined ? [...values] : [...values, timestamp],
-      }));
-      const [first] = queries;
-      if (queries.length === 1 && first !== undefined) await store.run(first.query, first.params);
-      else await store.runBatch(queries);
-    }),
-  );
+  await Promise.all(batchesOf(rows).map((batch) => store.insert(...batch)));
 }
