@@ -23,8 +23,7 @@ h1 { font-size: 1.35rem; margin: 0; }
 h2 { font-size: 1rem; margin: 1.75rem 0 .5rem; }
 nav { display: flex; gap: 1rem; }
 .stale main { opacity: .5; }
-.note, .dim { color: var(--dim); }
-.note { margin: .25rem 0 1rem; }
+main > p { color: var(--dim); margin: .25rem 0 1rem; }
 .bad { color: var(--bad); }
 .good { color: var(--good); }
 .cards { display: grid; grid-template-columns: repeat(auto-fit, minmax(8.25rem, 1fr)); gap: .75rem; }
@@ -37,12 +36,8 @@ table { border-collapse: collapse; width: 100%; }
 th, td { padding: .4rem .8rem; text-align: left; vertical-align: top; border-top: 1px solid var(--line); }
 thead th { border-top: 0; color: var(--dim); font-weight: 500; font-size: .85rem; white-space: nowrap; }
 .number { text-align: right; white-space: nowrap; }
-.time { white-space: nowrap; }
-.name { overflow-wrap: anywhere; min-width: 14rem; }
-td.empty { color: var(--dim); }
-@media (max-width: 40rem) {
-  th, td { padding: .35rem .45rem; }
-}
+td:not(.number) { overflow-wrap: anywhere; min-width: 7rem; }
+@media (max-width: 40rem) { th, td { padding: .35rem .45rem; } }
 `;
 
 /** Fetches the page again every few seconds and exchanges what changed, so that nothing flickers or scrolls. */

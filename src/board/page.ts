@@ -1,13 +1,13 @@
-import type { QueueCounts, Snapshot } from './snapshot.ts';
+import type { Snapshot } from './snapshot.ts';
 
 type RedisPart = NonNullable<Snapshot['redis']>;
-type CassandraPart = NonNullable<Snapshot['cassandra']>;
 
 /** Text that is HTML already. Whatever else goes into a page is escaped: names of files and reasons are hostile. */
 interface Html {
   readonly html: string;
 }
-type Content = string | number | Html | readonly Html[];
+type Cell = string | number | Html;
+type Content = Cell | readonly Html[];
 
 const ESCAPES: Record<string, string> = { '&': '&amp;', '<': '&lt;', '>': '&gt;', '"': '&quot;', "'": '&#39;' };
 
@@ -40,10 +40,18 @@ export function renderPage(snapshot: Snapshot): string {
           <nav><a href="/board">Bull Board</a> <a href="/metrics">Metrics</a></nav>
         </header>
         <main>
-          <p class="note">${timeOf(at)} UTC · ${answers('Redis', redis)} · ${answers('Cassandra', cassandra)}</p>
-          <div class="cards">${redisCards(redis)}${cassandraCards(cassandra)}</div>
-          ${redis === null ? away('The queues are', 'Redis') : redisTables(redis)}
-          ${cassandra === null ? away('The summaries are', 'Cassandra') : summaryTable(cassandra)}
+          <p>${timeOf(at)} UTC · ${answers('Redis', redis)} · ${answers('Cassandra', cassandra)}</p>
+          <div class="cards">${cards(snapshot)}</div>
+          ${redis === null ? '' : redisTables(redis)}
+          ${
+            cassandra === null
+              ? ''
+              : table(
+                  'Daily summaries',
+                  ['Day, UTC', 'Vehicles', 'Events'],
+                  [cassandra.today, cassandra.yesterday].map(({ day, vehicles, events }) => [day, vehicles, events]),
+                )
+          }
         </main>
       </body>
     </html>`.html;
@@ -51,113 +59,74 @@ export function renderPage(snapshot: Snapshot): string {
 
 function answers(store: string, part: object | null): Html {
   return part === null
-    ? markup`<strong class="bad">${store} is away</strong>`
+    ? markup`<strong class="bad">${store} is away, so what it knows is missing here</strong>`
     : markup`<span class="good">${store} answers</span>`;
 }
 
-function away(what: string, store: string): Html {
-  return markup`<p class="bad">${what} not known: ${store} does not answer.</p>`;
-}
-
-function card(label: string, value: string | number, bad = false): Html {
-  return markup`<div class="card"><b class="${bad ? 'bad' : ''}">${value}</b><span>${label}</span></div>`;
-}
-
-function redisCards(redis: RedisPart | null): Html[] {
-  const ingest = redis?.queues['ingest'];
-  const letters = redis?.deadLetters.count ?? '–';
-  const processors = redis?.workers.length ?? '–';
-  return [
-    card('files in the last minute', redis?.filesPerMinute ?? '–'),
-    card('files waiting', ingest === undefined ? '–' : ingest.waiting + ingest.backlog + ingest.delayed),
-    card('oldest waiting', redis === null ? '–' : duration(redis.oldestWaitingSeconds)),
-    card('dead letters', letters, letters !== 0 && letters !== '–'),
-    card('processors alive', processors, processors === 0),
+/** One number a card; a dash while its store is away. */
+function cards({ redis, cassandra }: Snapshot): Html[] {
+  const { waiting = 0, backlog = 0, delayed = 0 } = redis?.queues['ingest'] ?? {};
+  const numbers: [string, string | number | null, boolean?][] = [
+    ['files in the last minute', redis && redis.filesPerMinute],
+    ['files waiting', redis && waiting + backlog + delayed],
+    ['oldest waiting', redis && duration(redis.oldestWaitingSeconds)],
+    ['dead letters', redis && redis.deadLetters.count, redis !== null && redis.deadLetters.count > 0],
+    ['processors alive', redis && redis.workers.length, redis?.workers.length === 0],
+    ['summaries are behind', cassandra && duration(cassandra.lagSeconds)],
+    ['watermark, UTC', cassandra && timeOf(cassandra.watermark).slice(11)],
   ];
-}
-
-function cassandraCards(cassandra: CassandraPart | null): Html[] {
-  if (cassandra === null) return [card('summaries are behind', '–'), card('watermark, UTC', '–')];
-  return [
-    card('summaries are behind', duration(cassandra.lagSeconds)),
-    card('watermark, UTC', timeOf(cassandra.watermark).slice(11)),
-  ];
-}
-
-function redisTables({ queues, newestFiles, deadLetters }: RedisPart): Html {
-  return markup`
-    <h2>Queues</h2>
-    ${table(
-      ['Queue', '#Waiting', '#Backlog', '#Active', '#Delayed', '#Done, kept', '#Failed'],
-      Object.entries(queues).map(([name, counts]) => queueRow(name, counts)),
-      'No queue.',
-    )}
-    <h2>Newest files</h2>
-    ${table(
-      ['File', 'State', '#Records', '#Rejected', '#Took', 'When, UTC'],
-      newestFiles.map(
-        ({ id, name, state, records, rejected, ms, at }) => markup`<tr>
-          <td class="name"><a href="/board/queue/ingest/${encodeURIComponent(id)}">${name}</a></td><td>${state}</td>${number(records)}
-          <td class="number ${rejected > 0 ? 'bad' : ''}">${rejected}</td>
-          <td class="number">${ms} ms</td><td class="time">${timeOf(at)}</td>
-        </tr>`,
-      ),
-      'No file yet.',
-    )}
-    <h2>Dead letters</h2>
-    ${table(
-      ['File', 'Reason', 'When, UTC'],
-      deadLetters.newest.map(
-        ({ id, name, reason, at }) => markup`<tr>
-          <td class="name"><a href="/board/queue/dead-letter/${encodeURIComponent(id)}">${name}</a></td>
-          <td class="name">${reason}</td><td class="time">${timeOf(at)}</td>
-        </tr>`,
-      ),
-      'None: every file was loaded.',
-    )}
-    ${
-      deadLetters.count > deadLetters.newest.length
-        ? markup`<p><a href="/board/queue/dead-letter?status=failed">All ${deadLetters.count} dead letters</a></p>`
-        : ''
-    }
-  `;
-}
-
-function queueRow(name: string, { paused, waiting, waitingChildren, ...counts }: QueueCounts): Html {
-  const isBad = name === 'dead-letter' && counts.failed > 0;
-  return markup`<tr>
-    <td><a href="/board/queue/${name}">${name}</a>${paused ? markup` <strong class="bad">paused</strong>` : ''}</td>
-    ${number(waiting + waitingChildren)}${number(counts.backlog)}${number(counts.active)}${number(counts.delayed)}
-    ${number(counts.completed)}
-    <td class="number ${isBad ? 'bad' : ''}">${counts.failed}</td>
-  </tr>`;
-}
-
-function summaryTable({ today, yesterday }: CassandraPart): Html {
-  return markup`
-    <h2>Daily summaries</h2>
-    ${table(
-      ['Day, UTC', '#Vehicles', '#Events'],
-      [today, yesterday].map(
-        ({ day, vehicles, events }) => markup`<tr><td>${day}</td>${number(vehicles)}${number(events)}</tr>`,
-      ),
-      '',
-    )}
-  `;
-}
-
-/** @param columns headings; a # before one is for numbers, to the right */
-function table(columns: readonly string[], rows: readonly Html[], whenEmpty: string): Html {
-  const heads = columns.map((column) =>
-    column.startsWith('#') ? markup`<th class="number">${column.slice(1)}</th>` : markup`<th>${column}</th>`,
+  return numbers.map(
+    ([label, value, isBad = false]) =>
+      markup`<div class="card"><b class="${isBad ? 'bad' : ''}">${value ?? '–'}</b><span>${label}</span></div>`,
   );
-  const body =
-    rows.length > 0 ? rows : [markup`<tr><td class="empty" colspan="${columns.length}">${whenEmpty}</td></tr>`];
-  return markup`<div class="table"><table><thead><tr>${heads}</tr></thead><tbody>${body}</tbody></table></div>`;
 }
 
-function number(value: number): Html {
-  return markup`<td class="number">${value}</td>`;
+function redisTables({ queues, newestFiles, deadLetters }: RedisPart): Html[] {
+  const hidden = deadLetters.count - deadLetters.newest.length;
+  return [
+    table(
+      'Queues',
+      ['Queue', 'Waiting', 'Backlog', 'Active', 'Delayed', 'Done, kept', 'Failed'],
+      Object.entries(queues).map(([name, { paused, waiting, waitingChildren, ...counts }]) => [
+        markup`${link(`queue/${name}`, name)}${paused ? markup` <strong class="bad">paused</strong>` : ''}`,
+        ...[waiting + waitingChildren, counts.backlog, counts.active, counts.delayed, counts.completed, counts.failed],
+      ]),
+    ),
+    table(
+      'Newest files',
+      ['File', 'State', 'Records', 'Rejected', 'Took, ms', 'When, UTC'],
+      newestFiles.map(({ id, name, state, records, rejected, ms, at }) => [
+        link(`queue/ingest/${encodeURIComponent(id)}`, name),
+        ...[state, records, rejected, ms, timeOf(at)],
+      ]),
+    ),
+    table(
+      'Dead letters',
+      ['File', 'Reason', 'When, UTC'],
+      deadLetters.newest.map(({ id, name, reason, at }) => [
+        link(`queue/dead-letter/${encodeURIComponent(id)}`, name),
+        ...[reason, timeOf(at)],
+      ]),
+    ),
+    hidden > 0 ? markup`<p>${link('queue/dead-letter?status=failed', `and ${hidden} more`)}</p>` : markup``,
+  ];
+}
+
+function link(path: string, text: string): Html {
+  return markup`<a href="/board/${path}">${text}</a>`;
+}
+
+/** Numbers stand to the right, under their headings. */
+function table(title: string, columns: readonly string[], rows: readonly (readonly Cell[])[]): Html {
+  const sideOf = (column: number) => (typeof rows[0]?.[column] === 'number' ? 'number' : '');
+  const heads = columns.map((column, index) => markup`<th class="${sideOf(index)}">${column}</th>`);
+  const lines = rows.map(
+    (cells) => markup`<tr>${cells.map((cell, index) => markup`<td class="${sideOf(index)}">${cell}</td>`)}</tr>`,
+  );
+  const none = markup`<tr><td colspan="${columns.length}">None.</td></tr>`;
+  return markup`<h2>${title}</h2><div class="table"><table>
+    <thead><tr>${heads}</tr></thead><tbody>${lines.length > 0 ? lines : none}</tbody>
+  </table></div>`;
 }
 
 /** `2024-05-01 12:00:03` of an ISO time. */

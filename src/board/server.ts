@@ -120,7 +120,6 @@ function listenProblem(error: unknown, host: string, port: number): string {
   if (code === 'EADDRINUSE') {
     return `Port ${port} on ${host} is taken: stop what listens there, or set BOARD_PORT to another.`;
   }
-  if (code === 'EACCES') return `Port ${port} needs more rights than this user has: set BOARD_PORT above 1023.`;
   const reason = error instanceof Error ? error.message : String(error);
-  return `The board cannot listen on ${host} (${reason}): set BOARD_HOST to an address of this machine.`;
+  return `The board cannot listen on ${host} port ${port} (${reason}): set BOARD_HOST and BOARD_PORT to others.`;
 }

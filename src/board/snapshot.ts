@@ -73,7 +73,7 @@ function isoTime(ms: number | undefined): string {
 }
 
 /** Jobs of a queue by what they do. `backlog` waits behind `waiting`; of the completed ones the newest are kept. */
-export interface QueueCounts {
+interface QueueCounts {
   readonly paused: boolean;
   readonly waiting: number;
   readonly backlog: number;
