@@ -77,11 +77,7 @@ export interface Space {
    * @param content records, or the very text or bytes
    * @param stoodStill whether it looks a minute old, so that what is wrong with it is final at once
    */
-  put(
-    name: string,
-    content: string | Buffer | readonly unknown[],
-    options?: { stoodStill?: boolean },
-  ): Promise<void>;
+  put(name: string, content: string | Buffer | readonly unknown[], options?: { stoodStill?: boolean }): Promise<void>;
   /** What main hands to a command; released with the space. */
   runtime(): Runtime & Running;
   /** Starts what `pipeline watch` is, in this process. */

@@ -7,8 +7,7 @@ import type { ProviderEvent } from './records.ts';
 
 /** ns since the epoch. */
 export function nanosOf(time: string): bigint {
-  const [, seconds = '', decimals = '', zone = 'Z'] =
-    /^(.{19})(?:\.(\d{1,9}))?(Z|[+-]\d\d:\d\d)?$/.exec(time) ?? [];
+  const [, seconds = '', decimals = '', zone = 'Z'] = /^(.{19})(?:\.(\d{1,9}))?(Z|[+-]\d\d:\d\d)?$/.exec(time) ?? [];
   return BigInt(Date.parse(seconds + zone)) * 1_000_000n + BigInt(decimals.padEnd(9, '0'));
 }
 
@@ -81,8 +80,7 @@ function storedSummary({ vehicle_id, day, hour, ...columns }: StoredRow): [strin
 
 /** All summaries that are stored. */
 export async function storedSummaries(read: (query: string) => Promise<StoredRow[]>): Promise<Summaries> {
-  const table = async (name: string) =>
-    Object.fromEntries((await read(`SELECT * FROM ${name}`)).map(storedSummary));
+  const table = async (name: string) => Object.fromEntries((await read(`SELECT * FROM ${name}`)).map(storedSummary));
   return {
     hourly: await table('hourly_summary'),
     daily: await table('daily_summary'),

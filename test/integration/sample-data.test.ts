@@ -50,8 +50,7 @@ describe("the provider's own files", async () => {
     expect(eventFiles).toHaveLength(5);
     const ledger = await space.ledger();
     expect(ledger).toHaveLength(10);
-    for (const file of ledger)
-      expect(file).toMatchObject({ state: 'loaded', records: 100, loaded: 100, rejected: 0 });
+    for (const file of ledger) expect(file).toMatchObject({ state: 'loaded', records: 100, loaded: 100, rejected: 0 });
   });
 
   it('keep every field of an event as it was sent', async () => {
@@ -59,12 +58,7 @@ describe("the provider's own files", async () => {
       const nanos = nanosOf(record.event_time);
       const [row] = await space.read(
         'SELECT * FROM vehicle_events WHERE vehicle_id = ? AND day = ? AND event_time = ? AND event_id = ?',
-        [
-          record.vehicle_id,
-          record.event_time.slice(0, 10),
-          new Date(Number(nanos / 1_000_000n)),
-          idOf(record),
-        ],
+        [record.vehicle_id, record.event_time.slice(0, 10), new Date(Number(nanos / 1_000_000n)), idOf(record)],
       );
       expect(row).toMatchObject({
         event_time_nanos: Number(nanos % 1_000_000n),

@@ -1,7 +1,7 @@
 import { describe, expect, it } from 'vitest';
 import { datasetOf } from '../../src/datasets/catalog.ts';
 import { ingestJobId, ingestJobSchema, relativePath, versionOf } from '../../src/queues/ingest.ts';
-import { shardOf, SHARDS } from '../../src/storage/change-log.ts';
+import { createTouchedHours, SHARDS } from '../../src/storage/change-log.ts';
 
 describe('a file version', () => {
   it('is named by its size and its modification time in nanoseconds', () => {
@@ -12,13 +12,7 @@ describe('a file version', () => {
   it('has one job id, which differs with name and version and is one that BullMQ takes', () => {
     const id = (name: string, version: string) => ingestJobId({ name, version });
     expect(id('a.json', '1-2')).toBe(id('a.json', '1-2'));
-    const ids = [
-      id('a.json', '1-2'),
-      id('a.json', '1-3'),
-      id('b.json', '1-2'),
-      id('a.json1', '-2'),
-      id('', ''),
-    ];
+    const ids = [id('a.json', '1-2'), id('a.json', '1-3'), id('b.json', '1-2'), id('a.json1', '-2'), id('', '')];
     expect(new Set(ids).size).toBe(ids.length);
     // No colon, and not all digits.
     for (const one of ids) expect(one).toMatch(/^f[0-9a-f]{31}$/);
@@ -62,6 +56,7 @@ it.each([
   ['deep/er/vehicles_events_1.jsonl', 'events', true, false],
   ['vehicles_status_x.y.json.gz', 'status', false, true],
   ['vehicles_status_.jsonl.gz', 'status', true, true],
+  ['vehicles_status_a\nb.json', 'status', false, false],
 ])('%s is a file of %s', (path, name, lines, gzip) => {
   expect(datasetOf(path)).toMatchObject({ dataset: { name }, format: { lines, gzip } });
 });
@@ -80,8 +75,28 @@ it.each([
   expect(datasetOf(path)).toBeUndefined();
 });
 
-it('a vehicle is always in the same shard, and all shards are used', () => {
-  const shards = Array.from({ length: 1_000 }, (_, n) => shardOf(`vehicle-${n}`));
-  expect(shards).toEqual(Array.from({ length: 1_000 }, (_, n) => shardOf(`vehicle-${n}`)));
-  expect(new Set(shards)).toEqual(new Set(Array.from({ length: SHARDS }, (_, shard) => shard)));
+it('a vehicle is always in the same shard, and every hour that was touched is handed over once', () => {
+  const touched = createTouchedHours();
+  const shards = new Map<string, number>();
+  for (let round = 0; round < 2; round += 1) {
+    const handedOver = new Set<string>();
+    for (let n = 0; n < 6_000; n += 1) {
+      for (const again of [n, n])
+        touched.add({ vehicleId: `vehicle-${again % 2_000}`, hour: Math.floor(again / 2_000) });
+    }
+    expect(touched.size()).toBe(6_000);
+    for (const { shard, hours } of touched.take()) {
+      for (const [hour, vehicles] of hours) {
+        for (const vehicleId of vehicles) {
+          expect(shards.get(vehicleId) ?? shard).toBe(shard);
+          shards.set(vehicleId, shard);
+          expect(handedOver.has(`${vehicleId} ${hour.getTime()}`)).toBe(false);
+          handedOver.add(`${vehicleId} ${hour.getTime()}`);
+        }
+      }
+    }
+    expect(handedOver.size).toBe(6_000);
+    expect(touched.size()).toBe(0);
+  }
+  expect(new Set(shards.values())).toEqual(new Set(Array.from({ length: SHARDS }, (_, shard) => shard)));
 });
