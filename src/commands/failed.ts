@@ -1,6 +1,6 @@
 import type { Job } from 'bullmq';
 import { UsageError } from '../config.ts';
-import { deadLetterJobSchema, type DeadLetterJob, type DeadLetterQueue } from '../queues/dead-letter.ts';
+import { deadLetterJobSchema, type DeadLetterJob } from '../queues/dead-letter.ts';
 import { versionOf } from '../queues/ingest.ts';
 import { settleDeadLetter } from '../storage/files.ts';
 import { openQueues, openStore } from './connect.ts';
@@ -9,58 +9,54 @@ import type { Runtime } from './runtime.ts';
 
 const PAGE = 500;
 
-/** Which dead letters are meant; all conditions hold together. */
+/** Which dead letters are meant, all conditions together, and how they are printed. */
 export interface Selection {
   /** Job ids or file names. */
   readonly files: readonly string[];
-  /** A text that the reason contains, in any case. */
-  readonly reason: string | undefined;
-  /** A text that the name contains. */
-  readonly name: string | undefined;
-  /** Failed at least this long ago, in ms. */
-  readonly olderThanMs: number | undefined;
-  /** Failed at most this long ago, in ms. */
-  readonly newerThanMs: number | undefined;
+  /** Texts that the reason, in any case, or the name contains. */
+  readonly reason?: string;
+  readonly name?: string;
+  /** Failed at least, or at most, so long ago, in ms. */
+  readonly olderThan?: number;
+  readonly newerThan?: number;
   readonly all: boolean;
+  readonly json: boolean;
 }
 
 type Letter = Job<DeadLetterJob, void>;
 
-function matches(letter: Letter, selection: Selection): boolean {
-  const { name, reason, failedAt } = letter.data;
-  const ageMs = Date.now() - failedAt;
+function matches({ id = '', data }: Letter, { files, name, reason, olderThan, newerThan }: Selection): boolean {
+  if (!deadLetterJobSchema.safeParse(data).success) return false;
+  const ageMs = Date.now() - data.failedAt;
   return (
-    (selection.files.length === 0 || selection.files.includes(letter.id ?? '') || selection.files.includes(name)) &&
-    (selection.name === undefined || name.includes(selection.name)) &&
-    (selection.reason === undefined || reason.toLowerCase().includes(selection.reason.toLowerCase())) &&
-    (selection.olderThanMs === undefined || ageMs >= selection.olderThanMs) &&
-    (selection.newerThanMs === undefined || ageMs <= selection.newerThanMs)
+    (files.length === 0 || files.includes(id) || files.includes(data.name)) &&
+    data.name.includes(name ?? '') &&
+    data.reason.toLowerCase().includes(reason?.toLowerCase() ?? '') &&
+    ageMs >= (olderThan ?? -Infinity) &&
+    ageMs <= (newerThan ?? Infinity)
   );
 }
 
-async function select(queue: DeadLetterQueue, selection: Selection): Promise<Letter[]> {
+async function select(runtime: Runtime, selection: Selection): Promise<Letter[]> {
+  const { deadLetterQueue } = await openQueues(runtime);
   const selected: Letter[] = [];
   for (let start = 0; ; start += PAGE) {
-    const page = await queue.getFailed(start, start + PAGE - 1);
-    selected.push(
-      ...page.filter((letter) => deadLetterJobSchema.safeParse(letter.data).success && matches(letter, selection)),
-    );
+    const page = await deadLetterQueue.getFailed(start, start + PAGE - 1);
+    selected.push(...page.filter((letter) => matches(letter, selection)));
     if (page.length < PAGE) return selected;
   }
 }
 
-function requireSelection({ all, files, ...filters }: Selection): void {
-  if (!all && files.length === 0 && Object.values(filters).every((filter) => filter === undefined)) {
-    throw new UsageError(
-      'Name files or ids, give a filter (--reason, --name, --older-than, --newer-than), or say --all.',
-    );
-  }
+function requireSelection({ files, reason, name, olderThan, newerThan, all }: Selection): void {
+  if (all || files.length > 0 || [reason, name, olderThan, newerThan].some((filter) => filter !== undefined)) return;
+  throw new UsageError(
+    'Name files or ids, give a filter (--reason, --name, --older-than, --newer-than), or say --all.',
+  );
 }
 
-function asData(letter: Letter) {
-  const { name, size, mtimeNs, reason, failedAt, attempts } = letter.data;
+function asData({ id, data: { name, size, mtimeNs, reason, failedAt, attempts } }: Letter) {
   return {
-    id: letter.id,
+    id,
     name,
     version: versionOf({ size, mtimeNs }),
     reason,
@@ -69,70 +65,45 @@ function asData(letter: Letter) {
   };
 }
 
-export async function listFailed(runtime: Runtime, selection: Selection, options: { json: boolean }): Promise<void> {
-  const { deadLetterQueue } = await openQueues(runtime);
-  const letters = (await select(deadLetterQueue, selection)).map(asData);
-  if (options.json) {
-    process.stdout.write(`${JSON.stringify(letters)}\n`);
-    return;
-  }
-  for (const { id, name, failedAt, reason } of letters) {
-    process.stdout.write(`${id}  ${failedAt}  ${printable(name)}\n    ${printable(reason)}\n`);
-  }
-  process.stdout.write(letters.length === 0 ? 'No dead letters.\n' : `${letters.length} dead letter(s).\n`);
+/** Prints the letters as JSON, or as lines for a person. */
+function print(letters: readonly Letter[], { json }: Selection, textOf: (data: ReturnType<typeof asData>[]) => string) {
+  const data = letters.map(asData);
+  process.stdout.write(`${json ? JSON.stringify(data) : textOf(data)}\n`);
 }
 
-export async function showFailed(runtime: Runtime, idOrName: string, options: { json: boolean }): Promise<void> {
-  const { deadLetterQueue } = await openQueues(runtime);
-  const letters = await select(deadLetterQueue, { ...NOTHING_ASKED, files: [idOrName] });
-  if (letters.length === 0) throw new UsageError(`No dead letter has the id or name ${printable(idOrName)}.`);
-  for (const letter of letters) {
-    const data = asData(letter);
-    process.stdout.write(
-      options.json
-        ? `${JSON.stringify(data)}\n`
-        : Object.entries(data)
-            .map(([key, value]) => `${key.padEnd(9)} ${printable(String(value))}\n`)
-            .join(''),
-    );
-  }
+export async function listFailed(runtime: Runtime, selection: Selection): Promise<void> {
+  print(await select(runtime, selection), selection, (letters) =>
+    [
+      ...letters.map(({ id, name, failedAt, reason }) => `${id}  ${failedAt}  ${printable(`${name}: ${reason}`)}`),
+      `${letters.length} dead letter(s).`,
+    ].join('\n'),
+  );
+}
+
+export async function showFailed(runtime: Runtime, selection: Selection): Promise<void> {
+  const letters = await select(runtime, selection);
+  if (letters.length === 0) throw new UsageError(`No dead letter is called ${printable(selection.files.join(', '))}.`);
+  const linesOf = (letter: object) =>
+    Object.entries(letter).map(([key, value]) => `${key.padEnd(9)} ${printable(String(value))}`);
+  print(letters, selection, (data) => data.map((letter) => linesOf(letter).join('\n')).join('\n\n'));
 }
 
 /** Sends files back to ingest: what Retry does in Bull Board. */
-export async function retryFailed(runtime: Runtime, selection: Selection, options: { json: boolean }): Promise<void> {
+export async function retryFailed(runtime: Runtime, selection: Selection): Promise<void> {
   requireSelection(selection);
-  const { deadLetterQueue } = await openQueues(runtime);
-  const letters = await select(deadLetterQueue, selection);
+  const letters = await select(runtime, selection);
   for (const letter of letters) await letter.retry();
-  report(letters, 'sent back to ingest', options);
+  print(letters, selection, () => `${letters.length} dead letter(s) sent back to ingest.`);
 }
 
 /** Gives files up: they stay in the folder and in the ledger, as discarded. */
-export async function discardFailed(runtime: Runtime, selection: Selection, options: { json: boolean }): Promise<void> {
+export async function discardFailed(runtime: Runtime, selection: Selection): Promise<void> {
   requireSelection(selection);
-  const { deadLetterQueue } = await openQueues(runtime);
   const store = await openStore(runtime);
-  const letters = await select(deadLetterQueue, selection);
+  const letters = await select(runtime, selection);
   for (const letter of letters) {
     await settleDeadLetter(store, { name: letter.data.name, version: versionOf(letter.data) }, 'discarded');
     await letter.remove();
   }
-  report(letters, 'discarded', options);
-}
-
-const NOTHING_ASKED: Selection = {
-  files: [],
-  reason: undefined,
-  name: undefined,
-  olderThanMs: undefined,
-  newerThanMs: undefined,
-  all: false,
-};
-
-function report(letters: readonly Letter[], what: string, { json }: { json: boolean }): void {
-  if (json) process.stdout.write(`${JSON.stringify(letters.map(asData))}\n`);
-  else
-    process.stdout.write(
-      letters.length === 0 ? 'No dead letter fits.\n' : `${letters.length} dead letter(s) ${what}.\n`,
-    );
+  print(letters, selection, () => `${letters.length} dead letter(s) discarded.`);
 }

@@ -75,7 +75,7 @@ function createWork() {
   };
 }
 
-async function recompute(store: Store, work: readonly DayWork[], epoch: bigint): Promise<SliceResult> {
+async function recompute(store: Store, work: readonly DayWork[], epoch: bigint) {
   const limit = pLimit(DAYS_AT_ONCE);
   const hours = await Promise.all(work.map((day) => limit(() => recomputeDay(store, day, day.hours, epoch))));
   return { hours: hours.reduce((sum, count) => sum + count, 0), days: work.length };
@@ -84,7 +84,7 @@ async function recompute(store: Store, work: readonly DayWork[], epoch: bigint):
 /** Recomputes one shard, some tens of thousands of keys at a time. A vehicle's days are in no other slice. */
 async function runSlice(store: Store, { kind, shard, after, until, ...slice }: AggregationSlice): Promise<SliceResult> {
   const epoch = BigInt(slice.epoch);
-  const total = { hours: 0, days: 0 };
+  const total = { epoch: slice.epoch, hours: 0, days: 0 };
   const work = createWork();
   const flush = async () => {
     const done = await recompute(store, work.take(), epoch);
@@ -124,7 +124,10 @@ async function aggregate(job: RunJob, token: string, needs: AggregationNeeds): P
   const parsed = aggregationJobSchema.safeParse(job.data);
   if (!parsed.success) throw new UnrecoverableError('the data of the job is not that of an aggregation run');
   const { store, config } = needs;
-  if (parsed.data.sliced !== undefined) return finishSliced(job, parsed.data.sliced, needs);
+  if (parsed.data.sliced !== undefined) {
+    const result = await waitForSlices(job, token, parsed.data.sliced, needs);
+    if (result !== undefined) return result;
+  }
   if ((await needs.aggregationQueue.getWaitingChildrenCount()) > 0) {
     const watermark = new Date((await readAggregationState(store)).watermark).toISOString();
     return { outcome: 'another run is under way', hours: 0, days: 0, slices: 0, watermark, ms: 0 };
@@ -138,8 +141,10 @@ async function aggregate(job: RunJob, token: string, needs: AggregationNeeds): P
   const window: ClaimedWindow = { kind, epoch: String(epoch), after, until, startedAt };
   const work = kind === 'rebuild' ? undefined : await smallWork(store, window);
   if (work === undefined) {
-    if (await startSlices(job, token, window, needs)) throw new WaitingChildrenError();
-    return finishSliced(job, window, needs);
+    await startSlices(job, window, needs);
+    const result = await waitForSlices(job, token, window, needs);
+    if (result === undefined) throw new Error('slices of the run are missing');
+    return result;
   }
   return finish(job, window, { ...(await recompute(store, work, epoch)), slices: 0 }, needs);
 }
@@ -157,13 +162,8 @@ async function smallWork(store: Store, { after, until }: ClaimedWindow): Promise
   return work.keys() > KEYS_OF_ONE_JOB ? undefined : work.take();
 }
 
-/** Adds one child job a shard and lets this job wait for them without holding a worker; false if all are done. */
-async function startSlices(
-  job: RunJob,
-  token: string,
-  window: ClaimedWindow,
-  { sliceQueue }: AggregationNeeds,
-): Promise<boolean> {
+/** Adds one child job a shard, which any processor may take. */
+async function startSlices(job: RunJob, window: ClaimedWindow, { sliceQueue }: AggregationNeeds): Promise<void> {
   const parent = { id: job.id ?? '', queue: job.queueQualifiedName };
   const slices = Array.from({ length: SHARDS }, (_, shard) => ({
     name: `${window.kind} slice ${shard + 1} of ${SHARDS}`,
@@ -173,12 +173,24 @@ async function startSlices(
   await sliceQueue.addBulk(slices);
   await job.updateData({ ...job.data, sliced: window });
   await job.log(`cut into ${SHARDS} slices, shared by all processors`);
-  return job.moveToWaitingChildren(token);
 }
 
-async function finishSliced(job: RunJob, window: ClaimedWindow, needs: AggregationNeeds): Promise<AggregationResult> {
-  const results = Object.values(await job.getChildrenValues<SliceResult>());
-  const sum = (field: keyof SliceResult) => results.reduce((total, result) => total + result[field], 0);
+/**
+ * Lets the job wait for its slices without holding a worker, and finishes the run when all of them are done.
+ *
+ * @returns undefined when slices are missing, because somebody removed them: the run has to start anew
+ */
+async function waitForSlices(
+  job: RunJob,
+  token: string,
+  window: ClaimedWindow,
+  needs: AggregationNeeds,
+): Promise<AggregationResult | undefined> {
+  if (await job.moveToWaitingChildren(token)) throw new WaitingChildrenError();
+  const all = Object.values(await job.getChildrenValues<SliceResult>());
+  const results = all.filter(({ epoch }) => epoch === window.epoch);
+  if (results.length < SHARDS) return undefined;
+  const sum = (field: 'hours' | 'days') => results.reduce((total, result) => total + result[field], 0);
   return finish(job, window, { hours: sum('hours'), days: sum('days'), slices: SHARDS }, needs);
 }
 
@@ -186,7 +198,7 @@ async function finishSliced(job: RunJob, window: ClaimedWindow, needs: Aggregati
 async function finish(
   job: RunJob,
   { kind, epoch, after, until, startedAt }: ClaimedWindow,
-  { hours, days, slices }: SliceResult & { slices: number },
+  { hours, days, slices }: Pick<AggregationResult, 'hours' | 'days' | 'slices'>,
   { store, counters, log, workerName }: AggregationNeeds,
 ): Promise<AggregationResult> {
   const outcome = (await moveWatermark(store, BigInt(epoch), until)) ? 'done' : 'overtaken';

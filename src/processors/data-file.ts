@@ -17,6 +17,16 @@ export interface DataFile {
   readonly mtimeNs: bigint;
 }
 
+/** What is final; a file that is not there may be shown late by a network file system, and is looked for again. */
+const PROBLEMS: Readonly<Record<string, string>> = {
+  ELOOP: 'a link that leads in a circle',
+  EACCES: 'may not be read: check its permissions',
+  EPERM: 'may not be read: check its permissions',
+  ENXIO: 'not a regular file',
+  ENOTDIR: 'not a path of the data folder',
+  ENAMETOOLONG: 'not a path of the data folder',
+};
+
 /**
  * Opens a regular file that lies in the data folder once links are resolved; never blocks on a FIFO.
  *
@@ -26,58 +36,32 @@ export interface DataFile {
 export async function openDataFile(dataDir: string, name: string, maxBytes: number): Promise<DataFile> {
   const handle = await openInside(dataDir, name);
   try {
-    const { size, mtimeNs, isFile } = await statOf(handle);
-    if (!isFile) throw new FileProblem('not a regular file');
-    if (size > maxBytes) throw new FileProblem(`larger than MAX_FILE_BYTES: ${size} of at most ${maxBytes} bytes`);
-    return { handle, size, mtimeNs };
+    const stat = await handle.stat({ bigint: true });
+    if (!stat.isFile()) throw new FileProblem('not a regular file');
+    if (stat.size <= maxBytes) return { handle, size: Number(stat.size), mtimeNs: stat.mtimeNs };
+    throw new FileProblem(`larger than MAX_FILE_BYTES: ${stat.size} of at most ${maxBytes} bytes`);
   } catch (error) {
     await handle.close();
     throw error;
   }
 }
 
-/** Whether the open file still is the version that was opened. */
-export async function isSameVersion({ handle, size, mtimeNs }: DataFile): Promise<boolean> {
-  const now = await statOf(handle);
-  return now.size === size && now.mtimeNs === mtimeNs;
-}
-
-async function statOf(handle: FileHandle) {
-  const stat = await handle.stat({ bigint: true });
-  return { size: Number(stat.size), mtimeNs: stat.mtimeNs, isFile: stat.isFile() };
-}
-
 async function openInside(dataDir: string, name: string): Promise<FileHandle> {
   try {
     const path = await realpath(join(dataDir, name));
-    if (!path.startsWith((await realpath(dataDir)) + sep)) {
-      throw new FileProblem('a link that leads out of the data folder');
-    }
+    const isInside = path.startsWith((await realpath(dataDir)) + sep);
+    if (!isInside) throw new FileProblem('a link that leads out of the data folder');
     return await open(path, constants.O_RDONLY | constants.O_NOFOLLOW | constants.O_NONBLOCK);
   } catch (error) {
-    if (error instanceof Error && 'code' in error && error.code === 'ENOENT') {
-      throw new Error('not in the data folder any more, or a link that leads nowhere', { cause: error });
-    }
-    const reason = problemOf(error);
-    throw reason === undefined ? error : new FileProblem(reason);
+    const code = error instanceof Error && 'code' in error ? String(error.code) : '';
+    if (code in PROBLEMS) throw new FileProblem(PROBLEMS[code], { cause: error });
+    if (code !== 'ENOENT') throw error;
+    throw new Error('not in the data folder any more, or a link that leads nowhere', { cause: error });
   }
 }
 
-/** undefined for what may pass by itself: a network file system may show a file late, or not at all for a while. */
-function problemOf(error: unknown): string | undefined {
-  if (!(error instanceof Error) || !('code' in error)) return undefined;
-  switch (error.code) {
-    case 'ELOOP':
-      return 'a link that leads in a circle';
-    case 'EACCES':
-    case 'EPERM':
-      return 'may not be read: check its permissions';
-    case 'ENXIO':
-      return 'not a regular file';
-    case 'ENOTDIR':
-    case 'ENAMETOOLONG':
-      return 'not a path of the data folder';
-    default:
-      return undefined;
-  }
+/** Whether the open file still is the version that was opened. */
+export async function isSameVersion({ handle, size, mtimeNs }: DataFile): Promise<boolean> {
+  const now = await handle.stat({ bigint: true });
+  return Number(now.size) === size && now.mtimeNs === mtimeNs;
 }

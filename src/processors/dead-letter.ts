@@ -28,8 +28,8 @@ export function createDeadLetterWorker(needs: IngestNeeds): Worker<DeadLetterJob
 
   async function process(job: Job<DeadLetterJob, void>): Promise<void> {
     const letter = deadLetterJobSchema.safeParse(job.data);
-    if (!letter.success) throw new UnrecoverableError('the job names no file that could be loaded');
-    if (job.attemptsMade === 0) throw new UnrecoverableError(letter.data.reason);
+    // Of a job that was added by hand, not even the reason is sure to be one.
+    if (!letter.success || job.attemptsMade === 0) throw new UnrecoverableError(job.data.reason);
     const { name, size, mtimeNs } = letter.data;
     await ingestQueue.remove(ingestJobId({ name, version: versionOf(letter.data) }));
     await enqueueFiles(ingestQueue, [{ name, size, mtimeNs }], { attempts: config.INGEST_ATTEMPTS, backlog: false });

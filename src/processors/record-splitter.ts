@@ -87,7 +87,9 @@ export function createArraySplitter(maxRecordBytes: number): RecordSplitter {
         if (byte === OPEN_BRACKET) return 'before first';
         throw new FileProblem('not a JSON array of records: it does not begin with [');
       case 'after array':
-        throw new FileProblem(`not JSON: there is more after the end of the array, behind record ${record.index() - 1}`);
+        throw new FileProblem(
+          `not JSON: there is more after the end of the array, behind record ${record.index() - 1}`,
+        );
       default:
         if (byte === CLOSE_BRACKET && place === 'before first') return 'after array';
         if (byte !== COMMA && byte !== CLOSE_BRACKET) return 'in record';
@@ -142,20 +144,22 @@ export function createLineSplitter(maxRecordBytes: number): RecordSplitter {
   const withoutMark = createMarkRemover();
   let blank = true;
 
+  function addLine(line: Buffer): void {
+    blank &&= line.every(isBlank);
+    if (!blank) record.add(line);
+  }
   return {
     push: (chunk) => {
       const bytes = withoutMark(chunk);
       const records: RawRecord[] = [];
-      for (let start = 0, end = 0; start < bytes.length; start = end + 1) {
-        const feed = bytes.indexOf(LINE_FEED, start);
-        end = feed === -1 ? bytes.length : feed;
-        const line = bytes.subarray(start, end);
-        blank &&= line.every(isBlank);
-        if (!blank) record.add(line);
-        if (feed === -1) break;
+      let start = 0;
+      for (let end = bytes.indexOf(LINE_FEED); end !== -1; end = bytes.indexOf(LINE_FEED, start)) {
+        addLine(bytes.subarray(start, end));
         if (!blank) records.push(record.take());
         blank = true;
+        start = end + 1;
       }
+      addLine(bytes.subarray(start));
       return records;
     },
     end: () => {
