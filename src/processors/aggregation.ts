@@ -1,7 +1,5 @@
 import { UnrecoverableError, WaitingChildrenError, Worker, type Job } from 'bullmq';
 import pLimit from 'p-limit';
-import type { Logger } from 'pino';
-import type { Config } from '../config.ts';
 import { dayOf, DAY_MS } from '../datasets/time.ts';
 import {
   AGGREGATION_QUEUE,
@@ -9,21 +7,17 @@ import {
   aggregationJobSchema,
   aggregationSliceSchema,
   type AggregationJob,
-  type AggregationQueue,
   type AggregationResult,
   type AggregationSlice,
-  type AggregationSliceQueue,
   type ClaimedWindow,
   type SliceResult,
 } from '../queues/aggregation.ts';
-import type { Counters } from '../queues/counters.ts';
-import type { QueueConnection } from '../queues/redis.ts';
 import { claimEpoch, moveWatermark, readAggregationState, recordRun } from '../storage/aggregation-state.ts';
 import { readChanges, SHARDS, type TouchedHour } from '../storage/change-log.ts';
 import type { Store } from '../storage/client.ts';
 import { CHANGE_LOG_DAYS } from '../storage/schema.ts';
 import { recomputeDay, storedDays, type StoredDay } from '../storage/summaries.ts';
-import { workerOptions } from './worker-options.ts';
+import { logFailures, workerOptions, type ProcessorNeeds } from './processor.ts';
 
 /** Days that one process recomputes at once; each asks for a handful of partitions. */
 const DAYS_AT_ONCE = 32;
@@ -31,17 +25,6 @@ const DAYS_AT_ONCE = 32;
 const KEYS_IN_MEMORY = 50_000;
 /** A run with more keys than this is cut into slices that the replicas share. */
 const KEYS_OF_ONE_JOB = 20_000;
-
-export interface AggregationNeeds {
-  readonly config: Config;
-  readonly store: Store;
-  readonly queues: QueueConnection;
-  readonly aggregationQueue: AggregationQueue;
-  readonly sliceQueue: AggregationSliceQueue;
-  readonly counters: Counters;
-  readonly log: Logger;
-  readonly workerName: string;
-}
 
 type RunJob = Job<AggregationJob, AggregationResult>;
 
@@ -105,22 +88,18 @@ async function runSlice(store: Store, { kind, shard, after, until, ...slice }: A
  * Starts the workers that keep the summaries right. A run is only a nudge: it does all that is due, so missed, doubled
  * or overlapping runs do no harm.
  */
-export function createAggregationWorkers(needs: AggregationNeeds): Worker[] {
-  const { queues, store, log, workerName } = needs;
-  const options = workerOptions(queues, workerName);
+export function createAggregationWorkers(needs: ProcessorNeeds): Worker[] {
   const run = (job: RunJob, token = '') => aggregate(job, token, needs);
-  const slice = (job: Job<AggregationSlice, SliceResult>) => runSlice(store, aggregationSliceSchema.parse(job.data));
-  const workers = [new Worker(AGGREGATION_QUEUE, run, options), new Worker(AGGREGATION_SLICE_QUEUE, slice, options)];
-  for (const worker of workers) {
-    worker.on('error', (error) => log.warn({ queue: worker.name, reason: error.message }, 'worker error'));
-    worker.on('failed', (job, error) => {
-      log.warn({ queue: worker.name, job: job?.id, attempt: job?.attemptsMade, reason: error.message }, 'job failed');
-    });
-  }
+  const slice = ({ data }: Job<AggregationSlice>) => runSlice(needs.store, aggregationSliceSchema.parse(data));
+  const workers = [
+    new Worker(AGGREGATION_QUEUE, run, workerOptions(needs)),
+    new Worker(AGGREGATION_SLICE_QUEUE, slice, workerOptions(needs)),
+  ];
+  for (const worker of workers) logFailures(worker, needs);
   return workers;
 }
 
-async function aggregate(job: RunJob, token: string, needs: AggregationNeeds): Promise<AggregationResult> {
+async function aggregate(job: RunJob, token: string, needs: ProcessorNeeds): Promise<AggregationResult> {
   const parsed = aggregationJobSchema.safeParse(job.data);
   if (!parsed.success) throw new UnrecoverableError('the data of the job is not that of an aggregation run');
   const { store, config } = needs;
@@ -163,7 +142,7 @@ async function smallWork(store: Store, { after, until }: ClaimedWindow): Promise
 }
 
 /** Adds one child job a shard, which any processor may take. */
-async function startSlices(job: RunJob, window: ClaimedWindow, { sliceQueue }: AggregationNeeds): Promise<void> {
+async function startSlices(job: RunJob, window: ClaimedWindow, { sliceQueue }: ProcessorNeeds): Promise<void> {
   const parent = { id: job.id ?? '', queue: job.queueQualifiedName };
   const slices = Array.from({ length: SHARDS }, (_, shard) => ({
     name: `${window.kind} slice ${shard + 1} of ${SHARDS}`,
@@ -184,7 +163,7 @@ async function waitForSlices(
   job: RunJob,
   token: string,
   window: ClaimedWindow,
-  needs: AggregationNeeds,
+  needs: ProcessorNeeds,
 ): Promise<AggregationResult | undefined> {
   if (await job.moveToWaitingChildren(token)) throw new WaitingChildrenError();
   const all = Object.values(await job.getChildrenValues<SliceResult>());
@@ -199,7 +178,7 @@ async function finish(
   job: RunJob,
   { kind, epoch, after, until, startedAt }: ClaimedWindow,
   { hours, days, slices }: Pick<AggregationResult, 'hours' | 'days' | 'slices'>,
-  { store, counters, log, workerName }: AggregationNeeds,
+  { store, counters, log, workerName }: ProcessorNeeds,
 ): Promise<AggregationResult> {
   const outcome = (await moveWatermark(store, BigInt(epoch), until)) ? 'done' : 'overtaken';
   await recordRun(store, {

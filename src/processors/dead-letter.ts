@@ -11,8 +11,7 @@ import {
   type IngestResult,
 } from '../queues/ingest.ts';
 import { readVersions, recordFile } from '../storage/files.ts';
-import type { IngestNeeds } from './ingest.ts';
-import { workerOptions } from './worker-options.ts';
+import { workerOptions, type ProcessorNeeds } from './processor.ts';
 
 const SWEEP_MS = 10_000;
 const SWEEP_PAGE = 500;
@@ -23,8 +22,8 @@ type FailedJob = Job<IngestJob, IngestResult>;
  * Starts the worker of the dead-letter queue. A letter fails at once with the file's reason and so waits, visible, in
  * the Failed tab. Taken a second time, because somebody pressed Retry, it sends its file back to ingest and is gone.
  */
-export function createDeadLetterWorker(needs: IngestNeeds): Worker<DeadLetterJob, void> {
-  const { queues, ingestQueue, config, log, workerName } = needs;
+export function createDeadLetterWorker(needs: ProcessorNeeds): Worker<DeadLetterJob, void> {
+  const { ingestQueue, config, log } = needs;
 
   async function process(job: Job<DeadLetterJob, void>): Promise<void> {
     const letter = deadLetterJobSchema.safeParse(job.data);
@@ -35,7 +34,7 @@ export function createDeadLetterWorker(needs: IngestNeeds): Worker<DeadLetterJob
     await enqueueFiles(ingestQueue, [{ name, size, mtimeNs }], { attempts: config.INGEST_ATTEMPTS, backlog: false });
     log.info({ queue: DEAD_LETTER_QUEUE, file: name }, 'dead letter sent back to ingest');
   }
-  const options = { ...workerOptions(queues, workerName), concurrency: 10 };
+  const options = { ...workerOptions(needs), concurrency: 10 };
   const worker = new Worker<DeadLetterJob, void>(DEAD_LETTER_QUEUE, process, options);
   worker.on('error', (error) => log.warn({ queue: DEAD_LETTER_QUEUE, reason: error.message }, 'worker error'));
   return worker;
@@ -52,7 +51,7 @@ export interface DeadLetters {
  * Moves finally failed ingest jobs: ledger, then dead-letter queue, then out of ingest. Each step can be repeated, and
  * a sweep does so for jobs whose processor died between two of them.
  */
-export function createDeadLetters(needs: IngestNeeds): DeadLetters {
+export function createDeadLetters(needs: ProcessorNeeds): DeadLetters {
   const { store, ingestQueue, deadLetterQueue, counters, log, workerName } = needs;
   const moving = new Set<Promise<void>>();
 

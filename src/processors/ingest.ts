@@ -1,9 +1,5 @@
 import { DelayedError, UnrecoverableError, Worker, type Job } from 'bullmq';
-import type { Logger } from 'pino';
-import type { Config } from '../config.ts';
 import { datasetOf } from '../datasets/catalog.ts';
-import type { Counters } from '../queues/counters.ts';
-import type { DeadLetterQueue } from '../queues/dead-letter.ts';
 import {
   enqueueFiles,
   INGEST_QUEUE,
@@ -12,16 +8,14 @@ import {
   mtimeMs,
   versionOf,
   type IngestJob,
-  type IngestQueue,
   type IngestResult,
 } from '../queues/ingest.ts';
-import type { QueueConnection } from '../queues/redis.ts';
-import { isStoreAway, type Store } from '../storage/client.ts';
+import { isStoreAway } from '../storage/client.ts';
 import { readVersions, recordFile, settleDeadLetter, type KnownVersion, type LedgerEntry } from '../storage/files.ts';
 import { FileProblem, isSameVersion, openDataFile, type DataFile } from './data-file.ts';
 import { checkFile, loadFile, touchFile, type LoadOptions } from './load-file.ts';
 import { pauseWhileAway } from './pause-while-away.ts';
-import { workerOptions } from './worker-options.ts';
+import { logFailures, workerOptions, type ProcessorNeeds } from './processor.ts';
 
 /** A file that changed less than this ago may not be whole yet; what is wrong with it may mend itself. */
 const STILL_MS = 2_000;
@@ -29,18 +23,6 @@ const STILL_MS = 2_000;
 const MAX_CRASHES = 3;
 /** A store that was away is waited for without counting an attempt, but not for ever by one job. */
 const MAX_STARTS = 1_000;
-
-export interface IngestNeeds {
-  readonly config: Config;
-  readonly store: Store;
-  readonly queues: QueueConnection;
-  readonly ingestQueue: IngestQueue;
-  readonly deadLetterQueue: DeadLetterQueue;
-  readonly counters: Counters;
-  readonly log: Logger;
-  /** What the ledger and Bull Board call this process. */
-  readonly workerName: string;
-}
 
 type IngestBullJob = Job<IngestJob, IngestResult>;
 
@@ -50,8 +32,8 @@ class NotWholeYet extends Error {
 }
 
 /** Starts a worker that loads files. What it cannot load fails for good; see dead-letter.ts for what comes then. */
-export function createIngestWorker(needs: IngestNeeds): Worker<IngestJob, IngestResult> {
-  const { queues, config, log } = needs;
+export function createIngestWorker(needs: ProcessorNeeds): Worker<IngestJob, IngestResult> {
+  const { config, log } = needs;
   const away = pauseWhileAway(needs.store, log);
 
   async function process(job: IngestBullJob, token?: string): Promise<IngestResult> {
@@ -71,9 +53,9 @@ export function createIngestWorker(needs: IngestNeeds): Worker<IngestJob, Ingest
       throw new DelayedError();
     }
   }
-  const options = { ...workerOptions(queues, needs.workerName), concurrency: config.INGEST_CONCURRENCY };
+  const options = { ...workerOptions(needs), concurrency: config.INGEST_CONCURRENCY };
   const worker = new Worker<IngestJob, IngestResult>(INGEST_QUEUE, process, options);
-  worker.on('error', (error) => log.warn({ queue: INGEST_QUEUE, reason: error.message }, 'worker error'));
+  logFailures(worker, needs);
   return worker;
 }
 
@@ -88,7 +70,7 @@ function isLoaded(known: readonly KnownVersion[], version: string): boolean {
 }
 
 /** Loads the file version that a job names, or says with an error why not. */
-async function ingest(job: IngestBullJob, needs: IngestNeeds): Promise<IngestResult> {
+async function ingest(job: IngestBullJob, needs: ProcessorNeeds): Promise<IngestResult> {
   const { store, config } = needs;
   const started = { at: new Date(store.now()), clock: performance.now() };
   const parsed = ingestJobSchema.safeParse(job.data);
@@ -174,7 +156,7 @@ async function ingest(job: IngestBullJob, needs: IngestNeeds): Promise<IngestRes
 
 /** Dead letters of the same name are settled by a version that is loaded, or is about to be. */
 async function settleOthers(
-  { store, deadLetterQueue }: IngestNeeds,
+  { store, deadLetterQueue }: ProcessorNeeds,
   file: IngestJob,
   known: readonly KnownVersion[],
 ): Promise<void> {
@@ -205,7 +187,7 @@ function progressOf(job: IngestBullJob, size: number): (bytesDone: number) => vo
 
 const LATENCY_BOUNDS_S = [0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10, 60, 600, Infinity];
 
-function count({ counters, store }: IngestNeeds, dataset: string, done: IngestResult, file: IngestJob): void {
+function count({ counters, store }: ProcessorNeeds, dataset: string, done: IngestResult, file: IngestJob): void {
   const label = `{dataset="${dataset}"}`;
   counters.add(`files_loaded_total${label}`, 1);
   counters.add(`records_loaded_total${label}`, done.loaded);
