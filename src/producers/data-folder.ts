@@ -1,36 +1,26 @@
 import { lstat, opendir, stat } from 'node:fs/promises';
-import { join, relative, sep } from 'node:path';
+import { join, sep } from 'node:path';
 import { datasetOf } from '../datasets/catalog.ts';
 import type { IngestJob } from '../queues/ingest.ts';
 
 /** Where files go with AFTER_LOAD=archive: a folder of the data folder that is never scanned. */
 export const ARCHIVE_FOLDER = 'archive';
 
-/** Whether a folder of the data folder is looked into. */
+/** Whether a folder, named by its path below the data folder, is looked into. */
 export function isScanned(path: string): boolean {
-  const [top = ''] = path.split(sep);
-  return top !== ARCHIVE_FOLDER && !path.split(sep).some((part) => part.startsWith('.'));
-}
-
-/** The name of a file as the queue and the ledger have it: its path below the data folder, with forward slashes. */
-export function nameOf(dataDir: string, path: string): string {
-  return relative(dataDir, path).split(sep).join('/');
+  const parts = path.split(sep);
+  return parts[0] !== ARCHIVE_FOLDER && !parts.some((part) => part.startsWith('.'));
 }
 
 /**
- * The names below a folder that are some dataset's, in no order. A folder or link of such a name counts as a file:
- * the processor says what is wrong with it.
- *
- * @param below a folder of the data folder, '' for the data folder itself
+ * The paths, with forward slashes, of what has the name of some dataset's file in the data folder or `below`, a folder of
+ * it; in no order. Folders and links of such names count, too: the processor says what is wrong with them.
  */
 export async function* namesBelow(dataDir: string, below = ''): AsyncGenerator<string> {
-  const folders = [below];
-  for (let folder = folders.pop(); folder !== undefined; folder = folders.pop()) {
-    for await (const entry of await opendir(join(dataDir, folder), { bufferSize: 512 })) {
-      const path = join(folder, entry.name);
-      if (datasetOf(entry.name) !== undefined) yield path.split(sep).join('/');
-      else if (entry.isDirectory() && isScanned(path)) folders.push(path);
-    }
+  for await (const entry of await opendir(join(dataDir, below), { bufferSize: 512 })) {
+    const path = join(below, entry.name);
+    if (datasetOf(entry.name) !== undefined) yield path.split(sep).join('/');
+    else if (entry.isDirectory() && isScanned(path)) yield* namesBelow(dataDir, path);
   }
 }
 
@@ -41,8 +31,7 @@ export async function currentVersion(dataDir: string, name: string): Promise<Ing
     const { size, mtimeNs } = await stat(path, { bigint: true }).catch(() => lstat(path, { bigint: true }));
     return { name, size: Number(size), mtimeNs: String(mtimeNs) };
   } catch (error) {
-    if (error instanceof Error && 'code' in error && (error.code === 'ENOENT' || error.code === 'ENOTDIR'))
-      return undefined;
+    if (error instanceof Error && 'code' in error && /^ENO(ENT|TDIR)$/.test(String(error.code))) return undefined;
     throw error;
   }
 }

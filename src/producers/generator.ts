@@ -1,44 +1,32 @@
 import { randomInt, randomUUID } from 'node:crypto';
-import { mkdir, open, rename, writeFile } from 'node:fs/promises';
+import { appendFile, mkdir, rename, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
+import { setTimeout as sleep } from 'node:timers/promises';
 
 /** What the simulator writes. Shares are of records, 0 to 1, and independent of each other. */
 export interface GeneratorOptions {
   readonly directory: string;
-  /** Seconds between two rounds; each round writes a file of events and one of status reports. */
+  /** Between two rounds; each writes a file of events and one of status reports. */
   readonly intervalSeconds: number;
-  /** Rounds to write; endless when undefined. */
+  /** Endless when undefined. */
   readonly rounds: number | undefined;
-  /** Records in each file. */
+  /** In each file. */
   readonly records: number;
-  /** Vehicles of the fleet. */
   readonly vehicles: number;
-  /** Records that are up to `lateSeconds` old. */
+  /** Share of records that are up to `lateSeconds` old. */
   readonly late: number;
   readonly lateSeconds: number;
-  /** Records that stand twice in their file. */
+  /** Share of records that stand twice in their file. */
   readonly duplicate: number;
-  /** Whether the records of a file are shuffled. */
   readonly outOfOrder: boolean;
-  /** Records that cannot be taken, each for another reason. */
+  /** Share of records that cannot be taken. */
   readonly bad: number;
   /** Write under the final name, piece by piece, instead of renaming a finished file into place. */
   readonly inPlace: boolean;
 }
 
-type ProviderRecord = Record<string, unknown>;
-
 const SOURCES = ['engine', 'gps', 'body', 'driver', 'battery'];
-const EVENT_TYPES = [
-  'speed',
-  'location',
-  'door_open',
-  'door_close',
-  'ignition_on',
-  'ignition_off',
-  'harsh_brake',
-  'charge',
-];
+const TYPES = ['speed', 'location', 'door_open', 'door_close', 'ignition_on', 'ignition_off', 'harsh_brake', 'charge'];
 const STATUSES = ['on', 'off', 'parked', 'charging', 'maintenance'];
 const NOTES = ['Within limits.', 'Check at next service.', 'Reported by driver.', 'Repeated reading.'];
 
@@ -48,81 +36,65 @@ function oneOf<T>(values: readonly T[]): T {
   return value;
 }
 
-/** ISO 8601 with six decimals and no zone, as the provider writes it. `us` is µs since the epoch. */
-function timeText(us: bigint): string {
-  const seconds = new Date(Number(us / 1000n)).toISOString().slice(0, 19);
-  return `${seconds}.${String(us % 1_000_000n).padStart(6, '0')}`;
-}
+type MakeRecord = (vehicleId: string | undefined, time: string) => object;
 
-function makeEvent(vehicleId: string, us: bigint): ProviderRecord {
-  return {
+/** The two kinds of files, by the part of their name. */
+const KINDS: Readonly<Record<string, MakeRecord>> = {
+  events: (vehicleId, time) => ({
     vehicle_id: vehicleId,
-    event_time: timeText(us),
+    event_time: time,
     event_source: oneOf(SOURCES),
-    event_type: oneOf(EVENT_TYPES),
+    event_type: oneOf(TYPES),
     event_value: (randomInt(-180_000_000, 180_000_000) / 1e6).toFixed(6),
     event_extra_data: { note: oneOf(NOTES), boot_time: randomInt(100), emergency_call: randomInt(50) === 0 },
-  };
+  }),
+  status: (vehicleId, time) => ({
+    vehicle_id: vehicleId,
+    report_time: time,
+    status_source: oneOf(SOURCES),
+    status: oneOf(STATUSES),
+  }),
+};
+
+/** A record that is spoiled in one of the ways that are seen in the field. */
+function makeBad(make: MakeRecord, vehicleId: string, time: string): unknown {
+  return oneOf([
+    make(vehicleId, 'yesterday at noon'),
+    make(vehicleId, '2026-02-30T12:00:00'),
+    make(vehicleId, '2999-01-01T00:00:00'),
+    make('', time),
+    make(undefined, time),
+    'not a record',
+  ]);
 }
 
-function makeStatus(vehicleId: string, us: bigint): ProviderRecord {
-  return { vehicle_id: vehicleId, report_time: timeText(us), status_source: oneOf(SOURCES), status: oneOf(STATUSES) };
+/** ISO 8601 with six decimals and no zone, as the provider writes it, from µs since the epoch. */
+function timeText(us: number): string {
+  return new Date(us / 1000).toISOString().replace('Z', String(us % 1000).padStart(3, '0'));
 }
 
-/** Spoils a record in one of the ways that are seen in the field. */
-function spoil(record: ProviderRecord): unknown {
-  const timeField = 'event_time' in record ? 'event_time' : 'report_time';
-  return oneOf<() => unknown>([
-    () => ({ ...record, [timeField]: 'yesterday at noon' }),
-    () => ({ ...record, [timeField]: '2026-02-30T12:00:00' }),
-    () => ({ ...record, [timeField]: '2999-01-01T00:00:00' }),
-    () => Object.fromEntries(Object.entries(record).filter(([field]) => field !== 'vehicle_id')),
-    () => ({ ...record, vehicle_id: '' }),
-    () => 'not a record',
-  ])();
-}
-
-function makeFile(make: typeof makeEvent, fleet: readonly string[], options: GeneratorOptions): unknown[] {
-  const nowUs = BigInt(Date.now()) * 1000n;
+function makeFile(make: MakeRecord, fleet: readonly string[], options: GeneratorOptions): unknown[] {
+  const happens = (share: number) => Math.random() < share;
+  const nowUs = Date.now() * 1000;
   const records: unknown[] = [];
   for (let index = 0; index < options.records; index += 1) {
-    const lateUs = Math.random() < options.late ? Math.floor(Math.random() * options.lateSeconds * 1e6) : 0;
-    const record = make(oneOf(fleet), nowUs + BigInt(index * 47) - BigInt(lateUs));
-    records.push(Math.random() < options.bad ? spoil(record) : record);
-    if (Math.random() < options.duplicate) records.push(record);
+    const lateUs = happens(options.late) ? Math.floor(Math.random() * options.lateSeconds * 1e6) : 0;
+    const of = [oneOf(fleet), timeText(nowUs + index * 47 - lateUs)] as const;
+    const record = happens(options.bad) ? makeBad(make, ...of) : make(...of);
+    records.push(record, ...(happens(options.duplicate) ? [record] : []));
   }
   return options.outOfOrder ? records.sort(() => Math.random() - 0.5) : records;
 }
 
-/** `YYYYMMDDHHMMSSmmm` and a serial number: no name is ever used twice, also by two simulators at once. */
-function createNames() {
-  const run = randomUUID().slice(0, 4);
-  let serial = 0;
-  return (kind: string) => {
-    serial += 1;
-    const digits = new Date().toISOString().replace(/\D/g, '');
-    return `vehicles_${kind}_${digits}_${run}${serial}.json`;
-  };
-}
-
 async function writeInPlace(path: string, text: string): Promise<void> {
-  const handle = await open(path, 'wx');
-  try {
-    const piece = Math.ceil(text.length / 4);
-    for (let start = 0; start < text.length; start += piece) {
-      await handle.write(text.slice(start, start + piece));
-      await new Promise((resolve) => setTimeout(resolve, 20));
-    }
-  } finally {
-    await handle.close();
+  const piece = Math.ceil(text.length / 4);
+  for (let start = 0; start < text.length; start += piece) {
+    await appendFile(path, text.slice(start, start + piece));
+    await sleep(20);
   }
 }
 
-/**
- * Simulates the provider until the rounds are written or the signal is aborted.
- *
- * @param onFile called after each file with its name and how many records it holds
- */
+/** Simulates the provider until the rounds are written or the signal is aborted; tells `onFile` of each file. */
 export async function generate(
   options: GeneratorOptions,
   onFile: (name: string, records: number) => void,
@@ -130,17 +102,15 @@ export async function generate(
 ): Promise<void> {
   await mkdir(options.directory, { recursive: true });
   const fleet = Array.from({ length: options.vehicles }, () => randomUUID());
-  const nextName = createNames();
+  // With it and the round no name is ever used twice, also by two simulators at once.
+  const run = randomUUID().slice(0, 4);
   let due = performance.now();
-  for (let round = 0; !signal.aborted && round < (options.rounds ?? Infinity); round += 1) {
-    for (const [kind, make] of [
-      ['events', makeEvent],
-      ['status', makeStatus],
-    ] as const) {
-      const name = nextName(kind);
+  for (let round = 1; !signal.aborted && round <= (options.rounds ?? Infinity); round += 1) {
+    for (const [kind, make] of Object.entries(KINDS)) {
+      const name = `vehicles_${kind}_${new Date().toISOString().replace(/\D/g, '')}_${run}${round}.json`;
+      const path = join(options.directory, name);
       const records = makeFile(make, fleet, options);
       const text = `${JSON.stringify(records, null, 4)}\n`;
-      const path = join(options.directory, name);
       if (options.inPlace) await writeInPlace(path, text);
       else {
         await writeFile(`${path}.tmp`, text);
@@ -149,22 +119,7 @@ export async function generate(
       onFile(name, records.length);
     }
     due += options.intervalSeconds * 1000;
-    await pause(due - performance.now(), signal);
+    // It rejects when the signal is aborted, which ends the loop.
+    await sleep(Math.max(0, due - performance.now()), undefined, { signal }).catch(() => undefined);
   }
-}
-
-function pause(ms: number, signal: AbortSignal): Promise<void> {
-  return new Promise((resolve) => {
-    if (signal.aborted) {
-      resolve();
-      return;
-    }
-    const done = () => {
-      clearTimeout(timer);
-      signal.removeEventListener('abort', done);
-      resolve();
-    };
-    const timer = setTimeout(done, Math.max(0, ms));
-    signal.addEventListener('abort', done);
-  });
 }

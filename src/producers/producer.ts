@@ -1,44 +1,30 @@
-import type { Logger } from 'pino';
-import type { Config } from '../config.ts';
-import { enqueueFiles, type IngestJob, type IngestQueue } from '../queues/ingest.ts';
+import { setTimeout as sleep } from 'node:timers/promises';
+import type { AggregationQueue } from '../queues/aggregation.ts';
+import { enqueueFiles, type IngestJob } from '../queues/ingest.ts';
 import type { QueueConnection } from '../queues/redis.ts';
-import type { Reconciliation } from './reconciliation.ts';
+import { createReconciliation, type ReconciliationNeeds } from './reconciliation.ts';
+import { watchFolder } from './watcher.ts';
 
 /** Arrivals of one burst that are queued in one round trip. */
 const BURST = 500;
 /** Arrivals that may wait for Redis; more are left to reconciliation. */
 const MAX_PENDING = 10_000;
 const LOOK_AGAIN_MS = 1_000;
+const SCHEDULER_ID = 'aggregation';
 
-/** Queues what the watcher hints at, at once, and what the ledger lacks, again and again. */
-export interface Producer {
-  readonly onArrival: (file: IngestJob) => void;
-  /** Compares the folder with the ledger as soon as the comparison under way is done. */
-  readonly reconcileSoon: () => void;
-  readonly close: () => Promise<void>;
+export interface ProducerNeeds extends ReconciliationNeeds {
+  readonly queues: QueueConnection;
+  readonly aggregationQueue: AggregationQueue;
 }
 
-export function createProducer({
-  config,
-  queues,
-  ingestQueue,
-  reconciliation,
-  ensureSchedule,
-  log,
-}: {
-  config: Pick<Config, 'INGEST_ATTEMPTS' | 'RECONCILE_SECONDS'>;
-  queues: QueueConnection;
-  ingestQueue: IngestQueue;
-  reconciliation: Reconciliation;
-  ensureSchedule: () => Promise<void>;
-  log: Logger;
-}): Producer {
+/** Queues what the watcher hints at, at once, and what the ledger lacks, again and again; keeps the schedule. */
+export async function startProducer(needs: ProducerNeeds) {
+  const { config, store, queues, ingestQueue, log } = needs;
+  const reconciliation = createReconciliation(needs);
   let pending: IngestJob[] = [];
   let queueing: Promise<void> | undefined;
-  let reconciling: Promise<void> | undefined;
-  let again = false;
   let closed = false;
-  let timer: NodeJS.Timeout | undefined;
+  let wake = new AbortController();
 
   async function queuePending(): Promise<void> {
     while (pending.length > 0) {
@@ -47,19 +33,26 @@ export function createProducer({
         pending = [];
         return;
       }
-      const burst = pending.splice(0, BURST);
-      await enqueueFiles(ingestQueue, burst, { attempts: config.INGEST_ATTEMPTS, backlog: false });
+      await enqueueFiles(ingestQueue, pending.splice(0, BURST), { attempts: config.INGEST_ATTEMPTS, backlog: false });
     }
+  }
+
+  function onArrival(file: IngestJob): void {
+    if (closed || queues.connection.status !== 'ready' || pending.length >= MAX_PENDING) return;
+    pending.push(file);
+    queueing ??= queuePending()
+      .catch((error: unknown) => log.warn({ err: error }, 'arrivals left to reconciliation'))
+      .finally(() => (queueing = undefined));
   }
 
   /** @returns whether young files were left, that the watcher may have missed because it was not there yet */
   async function reconcile(): Promise<boolean> {
     try {
-      await ensureSchedule();
+      await ensureSchedule(needs);
       const started = performance.now();
-      const { seen, queued, removed, young } = await reconciliation.run();
+      const { young, ...done } = await reconciliation.run();
       const ms = Math.round(performance.now() - started);
-      if (queued > 0 || removed > 0) log.info({ seen, queued, removed, ms }, 'folder compared with the ledger');
+      if (done.queued + done.removed > 0) log.info({ ...done, ms }, 'folder compared with the ledger');
       return young > 0;
     } catch (error) {
       log.warn({ reason: error instanceof Error ? error.message : String(error) }, 'reconciliation put off');
@@ -67,43 +60,38 @@ export function createProducer({
     }
   }
 
-  function reconcileSoon(): void {
-    run(true);
-  }
-
-  /** @param lookAgain whether to look once more soon for files that are too young now */
-  function run(lookAgain: boolean): void {
-    if (closed) return;
-    if (reconciling !== undefined) {
-      again = true;
-      return;
+  async function reconcileAgainAndAgain(): Promise<void> {
+    for (let isWoken = true; !closed;) {
+      wake = new AbortController();
+      const leftYoung = await reconcile();
+      const ms: number = isWoken && leftYoung ? LOOK_AGAIN_MS : config.RECONCILE_SECONDS * 1000;
+      isWoken = await sleep(ms, false, { signal: wake.signal }).catch(() => true);
     }
-    clearTimeout(timer);
-    again = false;
-    reconciling = reconcile().then((leftYoung) => {
-      reconciling = undefined;
-      if (closed) return;
-      if (again) run(true);
-      else if (lookAgain && leftYoung) timer = setTimeout(run, LOOK_AGAIN_MS, false);
-      else timer = setTimeout(run, config.RECONCILE_SECONDS * 1000, false);
-    });
   }
 
+  const watcher = await watchFolder(config.DATA_DIR, onArrival, log);
+  const reconciling = reconcileAgainAndAgain();
+  queues.connection.on('ready', () => wake.abort());
+  store.onReturn(() => {
+    reconciliation.forget();
+    wake.abort();
+  });
   return {
-    onArrival: (file) => {
-      if (closed || queues.connection.status !== 'ready' || pending.length >= MAX_PENDING) return;
-      pending.push(file);
-      queueing ??= queuePending()
-        .catch((error: unknown) => log.warn({ err: error }, 'arrivals left to reconciliation'))
-        .finally(() => {
-          queueing = undefined;
-        });
-    },
-    reconcileSoon,
     close: async () => {
       closed = true;
-      clearTimeout(timer);
+      wake.abort();
+      await watcher.close();
       await Promise.all([queueing, reconciling]);
     },
   };
+}
+
+/** Redis may have lost the schedule. One that is there stays: to upsert it would put its next run off each time. */
+async function ensureSchedule({ aggregationQueue, config }: ProducerNeeds): Promise<void> {
+  const { AGGREGATION_EVERY_SECONDS: seconds, AGGREGATION_CRON: pattern, AGGREGATION_TIME_ZONE: tz } = config;
+  const wanted = pattern === undefined ? { every: seconds * 1000 } : { pattern, tz };
+  await aggregationQueue.setGlobalConcurrency(1);
+  const there = await aggregationQueue.getJobScheduler(SCHEDULER_ID);
+  const isThere = 'every' in wanted ? there?.every === wanted.every : there?.pattern === pattern && there?.tz === tz;
+  if (!isThere) await aggregationQueue.upsertJobScheduler(SCHEDULER_ID, wanted, { name: 'scheduled run', data: {} });
 }

@@ -17,34 +17,32 @@ const claimedWindow = z.object({
 });
 export type ClaimedWindow = z.infer<typeof claimedWindow>;
 
-/**
- * `rebuild` recomputes every summary from all raw rows instead of the changed ones; `sliced` is set by the run itself
- * when its slices are on their way.
- */
+/** `rebuild` recomputes every summary; `sliced` is set by the run itself when its slices are on their way. */
 export const aggregationJobSchema = z.object({ rebuild: z.boolean().default(false), sliced: claimedWindow.optional() });
 export type AggregationJob = z.input<typeof aggregationJobSchema>;
 
 export const aggregationSliceSchema = claimedWindow.extend({ shard: z.number().int().nonnegative() });
 export type AggregationSlice = z.infer<typeof aggregationSliceSchema>;
 
-/** What a slice did. */
-export interface SliceResult {
-  readonly hours: number;
-  readonly days: number;
-}
+/** What a slice of the run with this epoch did. */
+export type SliceResult = { epoch: string; hours: number; days: number };
 
+type Outcome = 'done' | 'overtaken' | 'another run is under way';
 /** What a run did; `slices` is 0 when one job did it alone. */
-export interface AggregationResult extends SliceResult {
-  readonly outcome: 'done' | 'overtaken' | 'another run is under way';
-  readonly slices: number;
-  readonly watermark: string;
-  readonly ms: number;
-}
+export type AggregationResult = {
+  outcome: Outcome;
+  hours: number;
+  days: number;
+  slices: number;
+  watermark: string;
+  ms: number;
+};
 
 export type AggregationQueue = Queue<AggregationJob, AggregationResult>;
 export type AggregationSliceQueue = Queue<AggregationSlice, SliceResult>;
 
 const kept = { stackTraceLimit: 0, removeOnComplete: { count: 200 }, removeOnFail: { count: 200 } };
+const retried = { attempts: 8, backoff: { type: 'exponential', delay: 500, jitter: 0.5 } };
 
 export async function createAggregationQueue({ connection, prefix }: QueueConnection): Promise<AggregationQueue> {
   const queue: AggregationQueue = new Queue(AGGREGATION_QUEUE, { connection, prefix, defaultJobOptions: kept });
@@ -53,6 +51,5 @@ export async function createAggregationQueue({ connection, prefix }: QueueConnec
 }
 
 export function createAggregationSliceQueue({ connection, prefix }: QueueConnection): AggregationSliceQueue {
-  const defaultJobOptions = { ...kept, attempts: 8, backoff: { type: 'exponential', delay: 500, jitter: 0.5 } };
-  return new Queue(AGGREGATION_SLICE_QUEUE, { connection, prefix, defaultJobOptions });
+  return new Queue(AGGREGATION_SLICE_QUEUE, { connection, prefix, defaultJobOptions: { ...kept, ...retried } });
 }

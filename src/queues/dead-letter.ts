@@ -1,6 +1,6 @@
 import { Queue } from 'bullmq';
 import { z } from 'zod';
-import { ingestJobSchema, ingestJobId, versionOf, type IngestJob } from './ingest.ts';
+import { ingestJobId, ingestJobSchema } from './ingest.ts';
 import type { QueueConnection } from './redis.ts';
 
 /** The queue of files that could not be loaded: each a failed job, whose failure reason is the file's. */
@@ -12,26 +12,18 @@ export const deadLetterJobSchema = ingestJobSchema.extend({
   failedAt: z.number(),
   attempts: z.number().int(),
 });
-
 export type DeadLetterJob = z.infer<typeof deadLetterJobSchema>;
 export type DeadLetterQueue = Queue<DeadLetterJob, void>;
 
 export function createDeadLetterQueue({ connection, prefix }: QueueConnection): DeadLetterQueue {
-  return new Queue(DEAD_LETTER_QUEUE, { connection, prefix, streams: { events: { maxLen: 1_000 } } });
+  const defaultJobOptions = { keepLogs: 20, stackTraceLimit: 0, removeOnComplete: true };
+  return new Queue(DEAD_LETTER_QUEUE, { connection, prefix, defaultJobOptions });
 }
 
-/** Puts a file among the dead letters; one that is there already stays as it is. The id is that of its ingest job. */
+/** A dead letter has the id of its file's ingest job. */
+export const deadLetterId = ingestJobId;
+
+/** Puts a file among the dead letters; one that is there already stays as it is. */
 export async function addDeadLetter(queue: DeadLetterQueue, letter: DeadLetterJob): Promise<void> {
-  await queue.add(letter.name, letter, {
-    jobId: deadLetterId(letter),
-    attempts: 1,
-    keepLogs: 20,
-    stackTraceLimit: 0,
-    removeOnComplete: true,
-    removeOnFail: false,
-  });
-}
-
-export function deadLetterId(file: IngestJob): string {
-  return ingestJobId({ name: file.name, version: versionOf(file) });
+  await queue.add(letter.name, letter, { jobId: deadLetterId(letter) });
 }

@@ -1,25 +1,21 @@
 import { createHash } from 'node:crypto';
 import { isAbsolute } from 'node:path';
-import { Queue, type JobsOptions } from 'bullmq';
+import { Queue } from 'bullmq';
 import { z } from 'zod';
-import type { Config } from '../config.ts';
 import type { QueueConnection } from './redis.ts';
 
 /** The queue of files to load: one job a file version. */
 export const INGEST_QUEUE = 'ingest';
 
-/** Files that the watcher saw arrive have no priority and go first; what reconciliation finds waits behind them. */
+/** What reconciliation finds waits behind the files that the watcher saw arrive, which have no priority. */
 const BACKLOG_PRIORITY = 10;
 
 /** A path below the data folder, with forward slashes, that cannot lead out of it by its text. */
 export const relativePath = z
   .string()
-  .min(1)
   .max(4_096)
-  .refine(
-    (path) => !isAbsolute(path) && !path.includes('\0') && !path.split(/[/\\]/).includes('..'),
-    'must be a path below the data folder',
-  );
+  .refine((path) => path !== '' && !isAbsolute(path) && !path.includes('\0'), 'must be a path below the data folder')
+  .refine((path) => !path.split(/[/\\]/).includes('..'), 'must stay below the data folder');
 
 /** One version of a file: its path, its size in bytes and its modification time in ns since the epoch. */
 export const ingestJobSchema = z.object({
@@ -27,18 +23,11 @@ export const ingestJobSchema = z.object({
   size: z.number().int().nonnegative(),
   mtimeNs: z.string().regex(/^-?\d{1,20}$/),
 });
-
 export type IngestJob = z.infer<typeof ingestJobSchema>;
 
+type Outcome = 'loaded' | 'unchanged' | 'already loaded' | 'superseded';
 /** What a finished job says; the same for every size of file. */
-export interface IngestResult {
-  readonly state: 'loaded' | 'unchanged' | 'already loaded' | 'superseded';
-  readonly records: number;
-  readonly loaded: number;
-  readonly rejected: number;
-  readonly ms: number;
-}
-
+export type IngestResult = { state: Outcome; records: number; loaded: number; rejected: number; ms: number };
 export type IngestQueue = Queue<IngestJob, IngestResult>;
 
 /** How the ledger writes a version: `<bytes>-<modification time in ns>`. */
@@ -52,61 +41,34 @@ export function mtimeMs({ mtimeNs }: Pick<IngestJob, 'mtimeNs'>): number {
 }
 
 /** The same version always has the same id, so it is never queued twice. */
-export function ingestJobId(file: { readonly name: string; readonly version: string }): string {
-  return `f${createHash('sha256').update(`${file.name}\0${file.version}`).digest('hex').slice(0, 31)}`;
+export function ingestJobId(file: IngestJob | { readonly name: string; readonly version: string }): string {
+  const version = 'version' in file ? file.version : versionOf(file);
+  return `f${createHash('sha256').update(`${file.name}\0${version}`).digest('hex').slice(0, 31)}`;
 }
 
 export function createIngestQueue({ connection, prefix }: QueueConnection): IngestQueue {
-  return new Queue(INGEST_QUEUE, { connection, prefix, streams: { events: { maxLen: 1_000 } } });
-}
-
-function jobOptions(jobId: string, attempts: number, priority: number | undefined): JobsOptions {
-  return {
-    jobId,
-    attempts,
-    backoff: { type: 'exponential', delay: 500, jitter: 0.5 },
-    ...(priority === undefined ? {} : { priority }),
-    keepLogs: 20,
-    stackTraceLimit: 0,
-    removeOnComplete: { count: 1_000, age: 86_400 },
-  };
+  const backoff = { type: 'exponential', delay: 500, jitter: 0.5 };
+  const removeOnComplete = { count: 1_000, age: 86_400 };
+  const defaultJobOptions = { backoff, removeOnComplete, keepLogs: 20, stackTraceLimit: 0 };
+  return new Queue(INGEST_QUEUE, { connection, prefix, defaultJobOptions, streams: { events: { maxLen: 1_000 } } });
 }
 
 /**
- * Queues file versions in one round trip. One that is queued already is left as it is. One that is kept as completed
- * is queued again: whoever asks has read in the ledger that it is not loaded.
- *
- * @param backlog whether the files wait behind those that arrive now
+ * Queues file versions in one round trip; one that is queued already is left as it is. The backlog waits behind files
+ * that arrive now, and has been looked up in the ledger: what is kept there as a completed job is queued again.
  */
 export async function enqueueFiles(
   queue: IngestQueue,
   files: readonly IngestJob[],
-  { attempts, backlog }: { attempts: Config['INGEST_ATTEMPTS']; backlog: boolean },
+  { attempts, backlog }: { attempts: number; backlog: boolean },
 ): Promise<void> {
-  if (files.length === 0) return;
-  const jobs = files.map((file) => ({ id: ingestJobId({ name: file.name, version: versionOf(file) }), file }));
-  if (backlog)
-    await removeCompleted(
-      queue,
-      jobs.map(({ id }) => id),
-    );
-  await queue.addBulk(
-    jobs.map(({ id, file: { name, size, mtimeNs } }) => ({
-      name,
-      data: { name, size, mtimeNs },
-      opts: jobOptions(id, attempts, backlog ? BACKLOG_PRIORITY : undefined),
-    })),
-  );
-}
-
-/** BullMQ ignores an added job whose id is kept as completed, without a word. */
-async function removeCompleted(queue: IngestQueue, ids: readonly string[]): Promise<void> {
-  if ((await queue.getCompletedCount()) === 0) return;
-  const completed = new Set((await queue.getRanges(['completed'], 0, -1)).filter(Boolean));
-  await Promise.all(ids.filter((id) => completed.has(id)).map((id) => queue.remove(id)));
-}
-
-/** Jobs that are yet to be done, whether they wait, are delayed by a retry, or are under way. */
-export function countUnfinished(queue: IngestQueue): Promise<number> {
-  return queue.getJobCountByTypes('waiting', 'prioritized', 'delayed', 'active');
+  const jobs = files.map(({ name, size, mtimeNs }) => {
+    const data = { name, size, mtimeNs };
+    return { name, data, opts: { jobId: ingestJobId(data), attempts, priority: backlog ? BACKLOG_PRIORITY : 0 } };
+  });
+  // BullMQ ignores an added job whose id is kept as completed, without a word.
+  const completed = new Set(backlog ? await queue.getRanges(['completed'], 0, -1) : []);
+  const again = jobs.filter(({ opts }) => completed.has(opts.jobId));
+  await Promise.all(again.map(({ opts }) => queue.remove(opts.jobId)));
+  await queue.addBulk(jobs);
 }
