@@ -1,10 +1,13 @@
 import { resolve } from 'node:path';
 import { z } from 'zod';
 
-/** A mistake of the person at the keyboard: shown as one sentence, never with a stack trace. */
+/** What a person can mend: shown as one sentence, never with a stack trace. */
 export class UsageError extends Error {
   override name = 'UsageError';
 }
+
+/** A wrong variable or option: exit code 2. */
+export class BadUsage extends UsageError {}
 
 const count = (min: number, max: number) => z.coerce.number().int().min(min).max(max);
 const seconds = (min: number, max: number) => z.coerce.number().min(min).max(max);
@@ -85,18 +88,18 @@ export type Config = Environment & { readonly DATA_DIR: string; readonly LOCAL_D
 /**
  * Checks the whole environment at once.
  *
- * @throws UsageError that lists every bad variable with its reason; values are not repeated, they may be secrets.
+ * @throws BadUsage that lists every bad variable with its reason; values are not repeated, they may be secrets.
  */
 export function parseConfig(environment: Record<string, string | undefined>): Config {
   const given = Object.fromEntries(Object.entries(environment).filter(([, value]) => value !== ''));
   const parsed = environmentSchema.safeParse(given);
   if (!parsed.success) {
     const lines = parsed.error.issues.map((issue) => `  ${issue.path.join('.')}: ${issue.message}`);
-    throw new UsageError(`The environment has ${lines.length} bad value(s):\n${lines.join('\n')}`);
+    throw new BadUsage(`The environment has ${lines.length} bad value(s):\n${lines.join('\n')}`);
   }
   const config = parsed.data;
   if (config.CASSANDRA_USERNAME !== undefined && config.CASSANDRA_PASSWORD === undefined) {
-    throw new UsageError('CASSANDRA_USERNAME is set but CASSANDRA_PASSWORD is not: set both or none.');
+    throw new BadUsage('CASSANDRA_USERNAME is set but CASSANDRA_PASSWORD is not: set both or none.');
   }
   return { ...config, DATA_DIR: resolve(config.DATA_DIR), LOCAL_DIR: resolve(config.LOCAL_DIR) };
 }

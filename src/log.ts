@@ -10,13 +10,22 @@ export function createLog(config: Pick<Config, 'LOG_LEVEL' | 'LOG_FORMAT'>, role
   const format = config.LOG_FORMAT ?? (process.stderr.isTTY ? 'pretty' : 'json');
   const destination =
     format === 'pretty'
-      ? pretty({ destination: 2, sync: true, ignore: 'pid,hostname,role', messageFormat: '{role}: {msg}', translateTime: 'HH:MM:ss' })
+      ? pretty({
+          destination: 2,
+          sync: true,
+          ignore: 'pid,hostname,role',
+          messageFormat: '{role}: {msg}',
+          translateTime: 'HH:MM:ss',
+        })
       : pino.destination({ dest: 2, sync: true });
   return pino(
     {
       level: config.LOG_LEVEL,
       base: { role, pid: process.pid },
-      redact: { paths: ['*.password', '*.url', 'err.options', 'err.info', 'err.query'], censor: '[hidden]' },
+      redact: {
+        paths: ['*.password', '*.url', 'err.command', 'err.options', 'err.info', 'err.query'],
+        censor: '[hidden]',
+      },
     },
     destination,
   );

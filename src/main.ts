@@ -12,7 +12,7 @@ import { services } from './commands/services.ts';
 import { start } from './commands/start.ts';
 import { showStatus } from './commands/status.ts';
 import { watch } from './commands/watch.ts';
-import { parseConfig, UsageError, type Config } from './config.ts';
+import { BadUsage, parseConfig, UsageError, type Config } from './config.ts';
 import { findLocalServices } from './local/services.ts';
 import { createLog } from './log.ts';
 import { createShutdown } from './shutdown.ts';
@@ -35,12 +35,16 @@ async function readConfig(command: string): Promise<Config> {
   };
 }
 
+/** Says what went wrong; with a stack trace only where no person can mend it. */
+function exitCodeOf(error: unknown): number {
+  const text = error instanceof UsageError ? error.message : error instanceof Error ? error.stack : String(error);
+  process.stderr.write(`${text}\n`);
+  return error instanceof BadUsage ? BAD_USAGE : FAILED;
+}
+
 /** Runs one command: environment in, signals turned into the wish to stop, everything released, exit code out. */
 async function runCommand(name: string, command: (runtime: Runtime) => Promise<void>): Promise<void> {
-  const config = await readConfig(name).catch((error: unknown) => {
-    process.stderr.write(`${error instanceof Error ? error.message : String(error)}\n`);
-    process.exit(BAD_USAGE);
-  });
+  const config = await readConfig(name).catch((error: unknown) => process.exit(exitCodeOf(error)));
   const log = createLog(config, name);
   const shutdown = createShutdown(log);
   const onSignal = () => {
@@ -51,17 +55,14 @@ async function runCommand(name: string, command: (runtime: Runtime) => Promise<v
   // `pipeline start` keeps a channel to its roles: when it is gone, so are they.
   process.on('disconnect', () => shutdown.request());
   process.on('unhandledRejection', (error) => {
-    log.fatal({ err: error }, 'a rejection that nobody handled');
-    process.exit(FAILED);
+    process.exit(exitCodeOf(error));
   });
 
   let code = 0;
   try {
     await command({ config, log, shutdown });
   } catch (error) {
-    code = FAILED;
-    if (error instanceof UsageError) process.stderr.write(`${error.message}\n`);
-    else log.fatal({ err: error }, 'the command failed');
+    code = exitCodeOf(error);
   }
   shutdown.request();
   await shutdown.release();

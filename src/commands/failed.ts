@@ -1,5 +1,5 @@
 import type { Job } from 'bullmq';
-import { UsageError } from '../config.ts';
+import { BadUsage, UsageError } from '../config.ts';
 import { deadLetterJobSchema, type DeadLetterJob } from '../queues/dead-letter.ts';
 import { versionOf } from '../queues/ingest.ts';
 import { settleDeadLetter } from '../storage/files.ts';
@@ -49,9 +49,7 @@ async function select(runtime: Runtime, selection: Selection): Promise<Letter[]>
 
 function requireSelection({ files, reason, name, olderThan, newerThan, all }: Selection): void {
   if (all || files.length > 0 || [reason, name, olderThan, newerThan].some((filter) => filter !== undefined)) return;
-  throw new UsageError(
-    'Name files or ids, give a filter (--reason, --name, --older-than, --newer-than), or say --all.',
-  );
+  throw new BadUsage('Name files or ids, give a filter (--reason, --name, --older-than, --newer-than), or say --all.');
 }
 
 function asData({ id, data: { name, size, mtimeNs, reason, failedAt, attempts } }: Letter) {
