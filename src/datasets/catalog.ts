@@ -3,7 +3,7 @@ import type { Dataset } from './dataset.ts';
 import { vehicleEvents } from './vehicle-events.ts';
 import { vehicleStatus } from './vehicle-status.ts';
 
-export const datasets: readonly Dataset[] = [vehicleEvents, vehicleStatus];
+const datasets: readonly Dataset[] = [vehicleEvents, vehicleStatus];
 
 /** How a file's records are laid out, told by its extension. */
 export interface FileFormat {
@@ -11,16 +11,10 @@ export interface FileFormat {
   readonly gzip: boolean;
 }
 
-const EXTENSION = /^[^.].*\.(json|jsonl)(\.gz)?$/s;
-
-/**
- * The kind of a file, by its name alone.
- *
- * @returns undefined for a name that is nobody's: hidden, temporary, or of no known prefix and extension
- */
+/** The kind of a file by its name; undefined for one that is hidden, temporary, or of no known prefix and extension. */
 export function datasetOf(path: string): { readonly dataset: Dataset; readonly format: FileFormat } | undefined {
   const name = basename(path);
-  const extension = EXTENSION.exec(name);
+  const extension = /^[^.].*\.(json|jsonl)(\.gz)?$/s.exec(name);
   const dataset = datasets.find(({ prefix }) => name.startsWith(prefix));
   if (dataset === undefined || extension === null) return undefined;
   return { dataset, format: { lines: extension[1] === 'jsonl', gzip: extension[2] !== undefined } };

@@ -1,66 +1,61 @@
-import { z } from 'zod';
 import { isLosslessNumber } from 'lossless-json';
-import { canonicalJson, contentId, type Json } from './json.ts';
+import { z } from 'zod';
+import { canonicalJson, contentId, type Json, type JsonObject } from './json.ts';
 import { DAY_MS, parseTime, type Moment } from './time.ts';
 
-/** One row to insert, by column. `undefined` leaves a column unset, `null` empties it. */
+/** `undefined` leaves a column unset, `null` empties it. */
+type Columns = Readonly<Record<string, string | number | Date | null | undefined>>;
+
+/** One row to insert; its `timestamp` is in µs since the epoch. Rows of one table and `partition` lie in one partition. */
 export interface Row {
   readonly table: string;
-  /** Rows of one table with the same text here lie in one partition. */
   readonly partition: string;
-  readonly values: Readonly<Record<string, string | number | Date | null | undefined>>;
-  /** The write timestamp in µs since the epoch, where the newest is to win whatever arrives last. */
+  readonly values: Columns;
   readonly timestamp?: bigint;
 }
 
-/** What becomes of a record that is taken. */
+/** What becomes of a record that is taken: rows, and the summary bucket that they change, if any. */
 export interface TakenRecord {
   readonly rows: readonly Row[];
-  /** The summary bucket that the record changes: a vehicle and the start of an hour in ms since the epoch. */
+  /** A vehicle and the start of an hour, in ms since the epoch. */
   readonly touched?: { readonly vehicleId: string; readonly hour: number };
 }
 
-/** Why a record was not taken. `field` is a dotted path, empty for the record as a whole. */
+/** Why a record was not taken. `field` is empty for the record as a whole. */
 export interface Rejection {
   readonly field: string;
   readonly reason: string;
 }
 
-/** What the reading of a record needs to know of its surroundings. */
+/** The ledger's key of a file, written into each row. */
+export interface FileVersion {
+  readonly name: string;
+  readonly version: string;
+}
+
+/** What the reading of a record needs to know: its file, the IANA zone of times without one, ms since the epoch. */
 export interface RecordContext {
-  /** The ledger's key of the file, written into each row. */
-  readonly lineage: { readonly name: string; readonly version: string };
-  /** The IANA zone of times that carry none. */
+  readonly lineage: FileVersion;
   readonly sourceTimeZone: string;
-  /** ms since the epoch; a time over a day after it is rejected, since it would win "latest" for ever. */
   readonly now: number;
 }
 
-/** One kind of input file. */
+/** One kind of input file: the base names of its files begin with `prefix`. */
 export interface Dataset {
   readonly name: string;
-  /** Matches the base name of its files; the extensions that are read are added by `datasetOf`. */
   readonly prefix: string;
-  /** Checks one record and turns it into rows. Pure. */
+  /** Checks one record and turns it into rows. Pure. @throws RangeError for one that has no canonical JSON */
   read(record: Json, context: RecordContext): TakenRecord | Rejection;
 }
 
-/** The fields of a checked record with what every dataset derives from it. */
-export interface CheckedRecord<Fields> {
-  /** 32 hexadecimal digits, the same for the same content. */
-  readonly id: string;
-  readonly time: Moment;
-  readonly fields: Fields;
-  /** Columns of every raw row: the fields that the schema does not know, as a JSON object's text, and the lineage. */
-  readonly common: {
-    readonly unknown_fields: string | undefined;
-    readonly file_name: string;
-    readonly file_version: string;
-  };
+/** What a dataset is made of. `fields` are the texts that it knows beside vehicle and time. */
+interface DatasetParts extends Omit<Dataset, 'read'> {
+  readonly timeField: string;
+  readonly idColumn: string;
+  readonly fields: Readonly<Record<string, z.ZodType<string>>>;
+  /** Makes rows; `columns` are what each has: all fields, nanoseconds, identity, unknown fields, lineage. */
+  readonly take: (vehicleId: string, time: Moment, columns: Columns) => TakenRecord;
 }
-
-/** Cassandra takes no more than 65,535 bytes of key; an identifier that long is a mistake much earlier. */
-export const vehicleId = z.string().min(1).max(256);
 
 /** A text, or a number or truth value that stands for one; numbers keep their digits. */
 export const scalarText = z
@@ -68,60 +63,53 @@ export const scalarText = z
   .transform(String);
 
 /** A JSON object, kept as its canonical text. */
-export const jsonObject = z
-  .custom<{ [key: string]: Json }>(
-    (value) => typeof value === 'object' && value !== null && !Array.isArray(value) && !isLosslessNumber(value),
-    'expected an object',
-  )
+export const objectText = z
+  .custom<JsonObject>(isObject, 'expected an object')
   .transform((value) => canonicalJson(value));
 
-/**
- * Makes the check of one kind of record: schema, time, identity, unknown fields.
- *
- * @param timeField the field that holds the record's time
- * @param shape the fields that the dataset knows, `vehicle_id` and the time's field among them
- */
-export function recordCheck<Shape extends z.ZodRawShape>(timeField: string, shape: Shape) {
+/** Makes one kind of input file: checks schema and time, and derives identity, unknown fields and lineage. */
+export function createDataset({ name, prefix, timeField, idColumn, fields, take }: DatasetParts): Dataset {
+  // Cassandra takes no more than 65,535 bytes of key; an identifier that long is a mistake much earlier.
+  const shape = { vehicle_id: z.string().min(1).max(256), [timeField]: z.string(), ...fields };
   const schema = z.object(shape);
-
-  return (record: Json, context: RecordContext): CheckedRecord<z.output<typeof schema>> | Rejection => {
-    if (typeof record !== 'object' || record === null || Array.isArray(record) || isLosslessNumber(record)) {
-      return { field: '', reason: `expected an object, not ${kindOf(record)}` };
-    }
-    let canonical: string;
-    try {
-      canonical = canonicalJson(record);
-    } catch (error) {
-      return { field: '', reason: error instanceof Error ? error.message : String(error) };
-    }
-    const parsed = schema.safeParse(record);
-    if (!parsed.success) {
-      const [issue] = parsed.error.issues;
-      const field = issue?.path.join('.') ?? '';
-      return { field, reason: field in record ? (issue?.message ?? 'does not fit the schema') : 'missing' };
-    }
-    const { [timeField]: timeText } = record;
-    const time = parseTime(typeof timeText === 'string' ? timeText : '', context.sourceTimeZone);
-    if (typeof time === 'string') return { field: timeField, reason: time };
-    if (time.ms > context.now + DAY_MS) return { field: timeField, reason: 'more than a day in the future' };
-    const unknown = Object.entries(record).filter(([field]) => !Object.hasOwn(shape, field));
-    return {
-      id: contentId(canonical),
-      time,
-      fields: parsed.data,
-      common: {
+  return {
+    name,
+    prefix,
+    read: (record, { lineage, sourceTimeZone, now }) => {
+      if (!isObject(record)) return { field: '', reason: `expected an object, not ${kindOf(record)}` };
+      const id = contentId(canonicalJson(record));
+      const parsed = schema.safeParse(record);
+      if (!parsed.success) {
+        const [issue] = parsed.error.issues;
+        const field = issue?.path.join('.') ?? '';
+        return { field, reason: field in record ? (issue?.message ?? 'does not fit the schema') : 'missing' };
+      }
+      const { vehicle_id: vehicleId = '', [timeField]: timeText = '' } = parsed.data;
+      const time = parseTime(timeText, sourceTimeZone);
+      if (typeof time === 'string') return { field: timeField, reason: time };
+      // A wrong clock must not win "latest" for ever.
+      if (time.ms > now + DAY_MS) return { field: timeField, reason: 'more than a day in the future' };
+      const unknown = Object.entries(record).filter(([field]) => !Object.hasOwn(shape, field));
+      return take(vehicleId, time, {
+        ...parsed.data,
+        [timeField]: new Date(time.ms),
+        [`${timeField}_nanos`]: time.nanos,
+        [idColumn]: id,
         unknown_fields: unknown.length === 0 ? undefined : canonicalJson(Object.fromEntries(unknown)),
-        file_name: context.lineage.name,
-        file_version: context.lineage.version,
-      },
-    };
+        file_name: lineage.name,
+        file_version: lineage.version,
+      });
+    },
   };
 }
 
+function isObject(value: unknown): value is JsonObject {
+  return typeof value === 'object' && value !== null && !Array.isArray(value) && !isLosslessNumber(value);
+}
+
 function kindOf(value: Json): string {
-  if (value === null) return 'null';
   if (Array.isArray(value)) return 'an array';
-  return isLosslessNumber(value) ? 'number' : typeof value;
+  return isLosslessNumber(value) ? 'number' : value === null ? 'null' : typeof value;
 }
 
 export function isRejection(outcome: object): outcome is Rejection {

@@ -1,36 +1,19 @@
 import { z } from 'zod';
-import { isRejection, jsonObject, recordCheck, scalarText, vehicleId, type Dataset } from './dataset.ts';
+import { createDataset, objectText, scalarText } from './dataset.ts';
 import { dayOf, hourOf } from './time.ts';
 
-const check = recordCheck('event_time', {
-  vehicle_id: vehicleId,
-  event_time: z.string(),
-  event_source: z.string(),
-  event_type: z.string(),
-  event_value: scalarText,
-  event_extra_data: jsonObject,
-});
-
 /** What vehicles did: `vehicles_events_*.json`, one row an event, folded into hourly and daily summaries. */
-export const vehicleEvents: Dataset = {
+export const vehicleEvents = createDataset({
   name: 'events',
   prefix: 'vehicles_events_',
-  read: (record, context) => {
-    const checked = check(record, context);
-    if (isRejection(checked)) return checked;
-    const { id, time, fields, common } = checked;
+  timeField: 'event_time',
+  idColumn: 'event_id',
+  fields: { event_source: z.string(), event_type: z.string(), event_value: scalarText, event_extra_data: objectText },
+  take: (vehicleId, time, columns) => {
     const day = dayOf(time.ms);
-    const values = {
-      ...fields,
-      day,
-      event_time: new Date(time.ms),
-      event_time_nanos: time.nanos,
-      event_id: id,
-      ...common,
-    };
     return {
-      rows: [{ table: 'vehicle_events', partition: `${day} ${fields.vehicle_id}`, values }],
-      touched: { vehicleId: fields.vehicle_id, hour: hourOf(time.ms) },
+      rows: [{ table: 'vehicle_events', partition: `${day} ${vehicleId}`, values: { day, ...columns } }],
+      touched: { vehicleId, hour: hourOf(time.ms) },
     };
   },
-};
+});

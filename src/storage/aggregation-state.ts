@@ -3,24 +3,21 @@ import type { Store } from './client.ts';
 
 const JOB = 'summaries';
 
-/** The watermark in ms since the epoch; the epoch of the newest run in µs. */
-export interface AggregationState {
-  readonly watermark: number;
-  readonly epoch: bigint;
+/** Sets the first watermark, where there is none. */
+export function startAggregation(store: Store, watermark: number): Promise<boolean> {
+  const start = 'INSERT INTO aggregation_state (job, watermark, epoch) VALUES (?, ?, ?) IF NOT EXISTS';
+  return store.runIf(start, [JOB, new Date(watermark), 0n]);
 }
 
-export async function readAggregationState(store: Store): Promise<AggregationState> {
+/** The watermark in ms since the epoch; the epoch of the newest run in µs. */
+export async function readAggregationState(store: Store) {
   const result = await store.run('SELECT watermark, epoch FROM aggregation_state WHERE job = ?', [JOB]);
   const { watermark, epoch } = result.first();
   return { watermark: Number(watermark), epoch: BigInt(epoch) };
 }
 
-/**
- * Takes the right to move the watermark from every earlier run.
- *
- * @returns the new epoch, greater than all before it, and the watermark as it stands
- */
-export async function claimEpoch(store: Store): Promise<AggregationState> {
+/** Takes the right to move the watermark from every earlier run, with an epoch that is greater than all before it. */
+export async function claimEpoch(store: Store) {
   for (;;) {
     const { watermark, epoch } = await readAggregationState(store);
     const now = BigInt(Math.floor(store.now() * 1000));
@@ -32,25 +29,11 @@ export async function claimEpoch(store: Store): Promise<AggregationState> {
 
 /** Moves the watermark, unless a newer run has claimed it. Resolves to whether it was moved. */
 export function moveWatermark(store: Store, epoch: bigint, watermark: number): Promise<boolean> {
-  const move = 'UPDATE aggregation_state SET watermark = ? WHERE job = ? IF epoch = ?';
-  return store.runIf(move, [new Date(watermark), JOB, epoch]);
+  return store.runIf('UPDATE aggregation_state SET watermark = ? WHERE job = ? IF epoch = ?', [watermark, JOB, epoch]);
 }
 
-/** One run, by the columns of its history; `slices` is 0 when one job did it alone. */
-export interface AggregationRun {
-  readonly run_id: string;
-  readonly kind: 'incremental' | 'rebuild';
-  readonly started_at: Date;
-  readonly window_start: Date;
-  readonly window_end: Date;
-  readonly hours: bigint;
-  readonly days: bigint;
-  readonly slices: number;
-  readonly outcome: 'done' | 'overtaken';
-  readonly worker: string;
-}
-
-export function recordRun(store: Store, run: AggregationRun): Promise<void> {
+/** Writes down a run, by the columns of aggregation_runs. */
+export function recordRun(store: Store, run: Readonly<Record<string, unknown>> & { started_at: Date }): Promise<void> {
   const values = { month: monthOf(run.started_at.getTime()), ...run, finished_at: new Date(store.now()) };
   return store.insert({ table: 'aggregation_runs', values });
 }

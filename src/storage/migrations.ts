@@ -1,55 +1,44 @@
 import type { Logger } from 'pino';
 import { UsageError, type Config } from '../config.ts';
+import { HOUR_MS } from '../datasets/time.ts';
+import { startAggregation } from './aggregation-state.ts';
 import { connectStore, type Store } from './client.ts';
-import { migrations } from './schema.ts';
+import { migrations, migrationsTable } from './schema.ts';
 
-/** How long before the migration the first watermark lies: loads of a slightly wrong clock are not missed. */
-const FIRST_WATERMARK_MARGIN_MS = 3_600_000;
+async function appliedVersion(store: Store): Promise<number> {
+  const result = await store.run('SELECT version FROM schema_migrations');
+  return Math.max(0, ...result.rows.map((row) => Number(row['version'])));
+}
 
 /** Asked once by every role: a process must not work on tables that it does not know. */
 export async function requireSchema(store: Store): Promise<void> {
-  const newest = migrations.at(-1)?.version ?? 0;
-  const applied = await appliedVersions(store).catch(() => new Set<number>());
-  if (!applied.has(newest)) {
-    throw new UsageError(`The keyspace is not at schema version ${newest}: run \`npx pipeline migrate\` first.`);
-  }
+  const applied = await appliedVersion(store).catch(() => 0);
+  if (applied >= migrations.length) return;
+  throw new UsageError(
+    `The keyspace is not at schema version ${migrations.length}: run \`npx pipeline migrate\` first.`,
+  );
 }
 
-async function appliedVersions(store: Store): Promise<Set<number>> {
-  const result = await store.run('SELECT version FROM schema_migrations');
-  return new Set(result.rows.map((row) => Number(row.get('version'))));
-}
-
-/**
- * Creates the keyspace and the tables, and applies what is missing. Idempotent.
- *
- * @returns the versions that were applied now
- * @throws UsageError when Cassandra does not answer
- */
+/** Creates the keyspace and the tables that are missing. Idempotent. Resolves to the versions that were applied now. */
 export async function migrate(config: Config, log: Logger): Promise<number[]> {
+  const { CASSANDRA_LOCAL_DATACENTER: center, CASSANDRA_REPLICATION_FACTOR: factor } = config;
+  const replication = `{'class': 'NetworkTopologyStrategy', '${center}': ${factor}}`;
+  const keyspace = `CREATE KEYSPACE IF NOT EXISTS ${config.CASSANDRA_KEYSPACE} WITH replication = ${replication}`;
   const admin = await connectStore(config, log, '');
-  const replication = `{'class': 'NetworkTopologyStrategy', '${config.CASSANDRA_LOCAL_DATACENTER}': ${config.CASSANDRA_REPLICATION_FACTOR}}`;
-  await admin
-    .run(`CREATE KEYSPACE IF NOT EXISTS ${config.CASSANDRA_KEYSPACE} WITH replication = ${replication}`)
-    .finally(admin.close);
+  await admin.run(keyspace).finally(admin.close);
   const store = await connectStore(config, log);
   try {
-    await store.run(
-      'CREATE TABLE IF NOT EXISTS schema_migrations (version int PRIMARY KEY, description text, applied_at timestamp)',
-    );
-    const applied = await appliedVersions(store);
-    const missing = migrations.filter(({ version }) => !applied.has(version));
+    await store.run(`CREATE TABLE IF NOT EXISTS ${migrationsTable}`);
+    const applied = await appliedVersion(store);
+    const missing = migrations.filter(({ version }) => version > applied);
     for (const { version, description, statements } of missing) {
       for (const statement of statements) await store.run(statement);
       const values = { version, description, applied_at: new Date(store.now()) };
       await store.insert({ table: 'schema_migrations', values });
       log.info({ version, description }, 'migration applied');
     }
-    await store.runIf('INSERT INTO aggregation_state (job, watermark, epoch) VALUES (?, ?, ?) IF NOT EXISTS', [
-      'summaries',
-      new Date(store.now() - FIRST_WATERMARK_MARGIN_MS),
-      0n,
-    ]);
+    // An hour back, so that loads of a slightly wrong clock are not missed.
+    await startAggregation(store, store.now() - HOUR_MS);
     return missing.map(({ version }) => version);
   } finally {
     await store.close();

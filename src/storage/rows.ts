@@ -7,16 +7,11 @@ const BATCH_BYTES = 4_500;
 const ROW_OVERHEAD_BYTES = 220;
 
 function estimatedBytes({ values }: Row): number {
-  return Object.values(values).reduce<number>(
-    (sum, value) => (typeof value === 'string' ? sum + Buffer.byteLength(value) : sum),
-    ROW_OVERHEAD_BYTES,
-  );
+  const texts = Object.values(values).filter((value) => typeof value === 'string');
+  return Buffer.byteLength(texts.join('')) + ROW_OVERHEAD_BYTES;
 }
 
-/**
- * Cuts rows into batches of one table and one partition each, under the size that Cassandra warns about.
- * The order of rows within a partition is kept.
- */
+/** Cuts rows into batches of one table and partition, in their order, under the size that Cassandra warns about. */
 export function batchesOf(rows: readonly Row[]): Row[][] {
   const open = new Map<string, { rows: Row[]; bytes: number }>();
   const batches: Row[][] = [];

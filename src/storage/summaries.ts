@@ -1,6 +1,6 @@
 import type { types } from 'cassandra-driver';
-import { createSummaryFold, type Summary, type SummaryFold } from '../datasets/summary.ts';
-import { dayOf, DAY_MS, hourOf, HOUR_MS, type Moment } from '../datasets/time.ts';
+import { createSummaryFold, type SummarizedEvent, type Summary, type SummaryFold } from '../datasets/summary.ts';
+import { DAY_MS, hourOf, HOUR_MS, type Moment } from '../datasets/time.ts';
 import type { Store } from './client.ts';
 
 /** A vehicle's UTC day, as `YYYY-MM-DD`. */
@@ -9,31 +9,26 @@ export interface StoredDay {
   readonly day: string;
 }
 
-type Folded = Map<number, Summary | undefined>;
+function momentOf(row: types.Row, column: string): Moment {
+  return { ms: Number(row[column]), nanos: row[`${column}_nanos`] };
+}
 
-/**
- * Writes one summary row, or removes it where there are no events, with the run's epoch as its write timestamp:
- * a run that was overtaken can never overwrite the result of a newer one.
- */
-async function put(
-  store: Store,
-  table: 'hourly_summary' | 'daily_summary' | 'daily_summary_by_day',
-  key: Readonly<Record<string, unknown>>,
-  summary: Summary | undefined,
-  epoch: bigint,
-): Promise<void> {
-  if (summary === undefined) {
-    const where = Object.keys(key).map((column) => `${column} = ?`);
-    await store.run(`DELETE FROM ${table} USING TIMESTAMP ? WHERE ${where.join(' AND ')}`, [
-      epoch,
-      ...Object.values(key),
-    ]);
-    return;
-  }
-  const { first, last } = summary;
-  const values = {
-    ...key,
-    event_count: BigInt(summary.count),
+function eventOf(row: types.Row, prefix: '' | 'last_'): SummarizedEvent {
+  const { [`${prefix}event_id`]: id, [`${prefix}event_type`]: type } = row;
+  const { [`${prefix}event_source`]: source, [`${prefix}event_value`]: value } = row;
+  return { time: momentOf(row, `${prefix}event_time`), id, type, source, value };
+}
+
+function summaryOf(row: types.Row): Summary {
+  const counts: Map<string, bigint> = row['event_type_counts'];
+  const typeCounts = new Map([...counts].map(([type, count]) => [type, Number(count)]));
+  const first = momentOf(row, 'first_event_time');
+  return { count: Number(row['event_count']), first, last: eventOf(row, 'last_'), typeCounts };
+}
+
+function columnsOf({ count, first, last, typeCounts }: Summary) {
+  return {
+    event_count: BigInt(count),
     first_event_time: new Date(first.ms),
     first_event_time_nanos: first.nanos,
     last_event_time: new Date(last.time.ms),
@@ -42,119 +37,67 @@ async function put(
     last_event_type: last.type,
     last_event_source: last.source,
     last_event_value: last.value,
-    event_type_counts: new Map([...summary.typeCounts].map(([type, count]) => [type, BigInt(count)])),
+    event_type_counts: new Map([...typeCounts].map(([type, events]) => [type, BigInt(events)])),
   };
-  await store.insert({ table, values, timestamp: epoch });
 }
 
-function moment(row: types.Row, column: string): Moment {
-  return { ms: Number(row[column]), nanos: row[`${column}_nanos`] };
+/** At most 24 rows. */
+async function readHours(store: Store, { vehicleId, day }: StoredDay): Promise<types.Row[]> {
+  return (await store.run('SELECT * FROM hourly_summary WHERE vehicle_id = ? AND day = ?', [vehicleId, day])).rows;
 }
 
-function eventOf(row: types.Row, prefix: '' | 'last_') {
-  const { [`${prefix}event_id`]: id, [`${prefix}event_type`]: type } = row;
-  const { [`${prefix}event_source`]: source, [`${prefix}event_value`]: value } = row;
-  return { time: moment(row, `${prefix}event_time`), id, type, source, value };
-}
-
-/** Folds the raw events of a time span within one day, hour by hour. Times in ms since the epoch. */
-async function foldHours(store: Store, vehicleId: string, from: number, until: number): Promise<Folded> {
-  const rows = store.rows(
-    'SELECT event_time, event_time_nanos, event_id, event_type, event_source, event_value FROM vehicle_events ' +
-      'WHERE vehicle_id = ? AND day = ? AND event_time >= ? AND event_time < ?',
-    [vehicleId, dayOf(from), new Date(from), new Date(until)],
-  );
-  const folds = new Map<number, SummaryFold>();
-  for await (const row of rows) {
-    const event = eventOf(row, '');
-    const hour = hourOf(event.time.ms);
-    const fold = folds.get(hour) ?? createSummaryFold();
-    folds.set(hour, fold);
-    fold.addEvent(event);
-  }
-  return new Map([...folds].map(([hour, fold]) => [hour, fold.result()]));
-}
-
-/** Folds every hour that has raw events, or a summary that perhaps nothing stands behind any more. */
-async function foldAllHours(store: Store, { vehicleId, day }: StoredDay): Promise<Folded> {
-  const start = Date.parse(day);
-  const folded = await foldHours(store, vehicleId, start, start + DAY_MS);
-  const rows = store.rows('SELECT hour FROM hourly_summary WHERE vehicle_id = ? AND day = ?', [vehicleId, day]);
-  for await (const row of rows) {
-    const hour = start + Number(row['hour']) * HOUR_MS;
-    if (!folded.has(hour)) folded.set(hour, undefined);
-  }
-  return folded;
-}
-
-async function foldSomeHours(store: Store, vehicleId: string, hours: Iterable<number>): Promise<Folded> {
-  const folded: Folded = new Map();
-  const each = [...hours].map(async (hour) => {
-    folded.set(hour, (await foldHours(store, vehicleId, hour, hour + HOUR_MS)).get(hour));
-  });
-  await Promise.all(each);
-  return folded;
-}
-
-/** Folds the hourly summaries of one day. */
-async function foldDay(store: Store, { vehicleId, day }: StoredDay): Promise<Summary | undefined> {
-  const fold = createSummaryFold();
-  for await (const row of store.rows('SELECT * FROM hourly_summary WHERE vehicle_id = ? AND day = ?', [
-    vehicleId,
-    day,
-  ])) {
-    const counts: Map<string, bigint> = row['event_type_counts'];
-    fold.addSummary({
-      count: Number(row['event_count']),
-      first: moment(row, 'first_event_time'),
-      last: eventOf(row, 'last_'),
-      typeCounts: new Map([...counts].map(([type, count]) => [type, Number(count)])),
-    });
-  }
-  return fold.result();
-}
+const SELECT_EVENTS =
+  'SELECT event_time, event_time_nanos, event_id, event_type, event_source, event_value FROM vehicle_events ' +
+  'WHERE vehicle_id = ? AND day = ? AND event_time >= ? AND event_time < ?';
 
 /**
- * Recomputes hours of one vehicle's day from the raw rows, then the day from its hours.
+ * Recomputes hours of one vehicle's day from the raw rows, then the day from its hours. Resolves to how many hours.
  *
- * @param hours starts of hours of that day, in ms since the epoch
+ * @param hours their starts in ms since the epoch; 'all' are those with events, and those with a summary that perhaps
+ *   nothing stands behind any more
  * @param epoch the run's epoch, in µs
- * @returns how many hours were written
  */
-export async function recomputeDay(
-  store: Store,
-  stored: StoredDay,
-  hours: ReadonlySet<number> | 'all',
-  epoch: bigint,
-): Promise<number> {
-  const { vehicleId: vehicle_id, day } = stored;
-  const folded = hours === 'all' ? await foldAllHours(store, stored) : await foldSomeHours(store, vehicle_id, hours);
-  const writes = [...folded].map(([start, summary]) => {
-    const hour = (start - Date.parse(day)) / HOUR_MS;
-    return put(store, 'hourly_summary', { vehicle_id, day, hour }, summary, epoch);
-  });
-  await Promise.all(writes);
-  const summary = await foldDay(store, stored);
-  await Promise.all([
-    put(store, 'daily_summary', { vehicle_id, day }, summary, epoch),
-    put(store, 'daily_summary_by_day', { day, vehicle_id }, summary, epoch),
-  ]);
-  return folded.size;
+export async function recomputeDay(store: Store, stored: StoredDay, hours: ReadonlySet<number> | 'all', epoch: bigint) {
+  const key = { vehicle_id: stored.vehicleId, day: stored.day };
+  const start = Date.parse(stored.day);
+  const known = hours === 'all' ? (await readHours(store, stored)).map((row) => start + row['hour'] * HOUR_MS) : hours;
+  const folds = new Map([...known].map((hour) => [hour, createSummaryFold()]));
+
+  async function foldEvents(from: number, until: number): Promise<void> {
+    for await (const row of store.rows(SELECT_EVENTS, [key.vehicle_id, key.day, from, until])) {
+      const event = eventOf(row, '');
+      const hour = hourOf(event.time.ms);
+      const fold = folds.get(hour) ?? createSummaryFold();
+      folds.set(hour, fold);
+      fold.addEvent(event);
+    }
+  }
+  /** Writes or removes a row at the epoch: a run that was overtaken can never overwrite the result of a newer one. */
+  function put(table: string, columns: object, fold: SummaryFold): Promise<unknown> {
+    const summary = fold.result();
+    if (summary) return store.insert({ table, values: { ...columns, ...columnsOf(summary) }, timestamp: epoch });
+    const where = Object.keys(columns).map((column) => `${column} = ?`);
+    const query = `DELETE FROM ${table} USING TIMESTAMP ? WHERE ${where.join(' AND ')}`;
+    return store.run(query, [epoch, ...Object.values(columns)]);
+  }
+  if (hours === 'all') await foldEvents(start, start + DAY_MS);
+  else await Promise.all([...hours].map((hour) => foldEvents(hour, hour + HOUR_MS)));
+  const hourOfDay = (from: number) => (from - start) / HOUR_MS;
+  await Promise.all([...folds].map(([from, fold]) => put('hourly_summary', { ...key, hour: hourOfDay(from) }, fold)));
+
+  const whole = createSummaryFold();
+  for (const row of await readHours(store, stored)) whole.addSummary(summaryOf(row));
+  await Promise.all([put('daily_summary', key, whole), put('daily_summary_by_day', key, whole)]);
+  return folds.size;
 }
 
-/** Tokens of the Murmur3 partitioner are 64-bit integers from -2^63. */
-const FIRST_TOKEN = -(2n ** 63n);
-const TOKENS = 2n ** 64n;
-
-/**
- * Every (vehicle, day) of one share of the token ring that has raw events or hourly summaries. May repeat.
- *
- * @param share 0 to `shares - 1`
- */
+/** Every (vehicle, day) of one share of the token ring that has raw events or hourly summaries. May repeat. */
 export async function* storedDays(store: Store, share: number, shares: number): AsyncIterable<StoredDay> {
-  const bound = (index: number) => FIRST_TOKEN + (TOKENS * BigInt(index)) / BigInt(shares);
+  // Tokens of the Murmur3 partitioner are 64-bit integers from -2^63.
+  const bound = (index: number) => (2n ** 64n * BigInt(index)) / BigInt(shares) - 2n ** 63n;
   for (const table of ['vehicle_events', 'hourly_summary']) {
-    const query = `SELECT DISTINCT vehicle_id, day FROM ${table} WHERE token(vehicle_id, day) >= ? AND token(vehicle_id, day) <= ?`;
+    const where = 'token(vehicle_id, day) >= ? AND token(vehicle_id, day) <= ?';
+    const query = `SELECT DISTINCT vehicle_id, day FROM ${table} WHERE ${where}`;
     for await (const row of store.rows(query, [bound(share), bound(share + 1) - 1n])) {
       yield { vehicleId: row['vehicle_id'], day: String(row['day']) };
     }
@@ -162,13 +105,7 @@ export async function* storedDays(store: Store, share: number, shares: number): 
 }
 
 /** What a day's summaries add up to. */
-export interface DayTotals {
-  readonly day: string;
-  readonly vehicles: number;
-  readonly events: number;
-}
-
-export async function dayTotals(store: Store, day: string): Promise<DayTotals> {
+export async function dayTotals(store: Store, day: string) {
   const query = 'SELECT count(*) AS vehicles, sum(event_count) AS events FROM daily_summary_by_day WHERE day = ?';
   const row = (await store.run(query, [day])).first();
   return { day, vehicles: Number(row['vehicles']), events: Number(row['events']) };

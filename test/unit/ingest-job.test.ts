@@ -90,8 +90,8 @@ it('a vehicle is always in the same shard, and every hour that was touched is ha
         for (const vehicleId of vehicles) {
           expect(shards.get(vehicleId) ?? shard).toBe(shard);
           shards.set(vehicleId, shard);
-          expect(handedOver.has(`${vehicleId} ${hour.getTime()}`)).toBe(false);
-          handedOver.add(`${vehicleId} ${hour.getTime()}`);
+          expect(handedOver.has(`${vehicleId} ${hour}`)).toBe(false);
+          handedOver.add(`${vehicleId} ${hour}`);
         }
       }
     }
