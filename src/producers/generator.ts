@@ -3,27 +3,16 @@ import { appendFile, mkdir, rename, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 
-/** What the simulator writes. Shares are of records, 0 to 1, and independent of each other. */
-export interface GeneratorOptions {
-  readonly directory: string;
-  /** Between two rounds; each writes a file of events and one of status reports. */
-  readonly intervalSeconds: number;
-  /** Endless when undefined. */
-  readonly rounds: number | undefined;
-  /** In each file. */
-  readonly records: number;
-  readonly vehicles: number;
-  /** Share of records that are up to `lateSeconds` old. */
-  readonly late: number;
-  readonly lateSeconds: number;
-  /** Share of records that stand twice in their file. */
-  readonly duplicate: number;
-  readonly outOfOrder: boolean;
-  /** Share of records that cannot be taken. */
-  readonly bad: number;
-  /** Write under the final name, piece by piece, instead of renaming a finished file into place. */
-  readonly inPlace: boolean;
-}
+/**
+ * What the simulator writes: every `intervalSeconds` a file of events and one of status reports, for so many `rounds`
+ * or endlessly. `late` (by up to `lateSeconds`), `duplicate` and `bad` are shares of records, from 0 to 1. `inPlace`
+ * writes a file under its final name, piece by piece, instead of renaming a finished one.
+ */
+export type GeneratorOptions = Record<'outOfOrder' | 'inPlace', boolean> &
+  Record<'intervalSeconds' | 'records' | 'vehicles' | 'late' | 'lateSeconds' | 'duplicate' | 'bad', number> & {
+    directory: string;
+    rounds: number | undefined;
+  };
 
 const SOURCES = ['engine', 'gps', 'body', 'driver', 'battery'];
 const TYPES = ['speed', 'location', 'door_open', 'door_close', 'ignition_on', 'ignition_off', 'harsh_brake', 'charge'];
@@ -36,36 +25,27 @@ function oneOf<T>(values: readonly T[]): T {
   return value;
 }
 
-type MakeRecord = (vehicleId: string | undefined, time: string) => object;
+type MakeRecord = (vehicle_id: string | undefined, time: string) => object;
 
 /** The two kinds of files, by the part of their name. */
 const KINDS: Readonly<Record<string, MakeRecord>> = {
-  events: (vehicleId, time) => ({
-    vehicle_id: vehicleId,
-    event_time: time,
+  events: (vehicle_id, event_time) => ({
+    vehicle_id,
+    event_time,
     event_source: oneOf(SOURCES),
     event_type: oneOf(TYPES),
     event_value: (randomInt(-180_000_000, 180_000_000) / 1e6).toFixed(6),
     event_extra_data: { note: oneOf(NOTES), boot_time: randomInt(100), emergency_call: randomInt(50) === 0 },
   }),
-  status: (vehicleId, time) => ({
-    vehicle_id: vehicleId,
-    report_time: time,
-    status_source: oneOf(SOURCES),
-    status: oneOf(STATUSES),
-  }),
+  status: (vehicle_id, report_time) => {
+    return { vehicle_id, report_time, status_source: oneOf(SOURCES), status: oneOf(STATUSES) };
+  },
 };
 
 /** A record that is spoiled in one of the ways that are seen in the field. */
 function makeBad(make: MakeRecord, vehicleId: string, time: string): unknown {
-  return oneOf([
-    make(vehicleId, 'yesterday at noon'),
-    make(vehicleId, '2026-02-30T12:00:00'),
-    make(vehicleId, '2999-01-01T00:00:00'),
-    make('', time),
-    make(undefined, time),
-    'not a record',
-  ]);
+  const badTimes = ['yesterday at noon', '2026-02-30T12:00:00', '2999-01-01T00:00:00'];
+  return oneOf([...badTimes.map((bad) => make(vehicleId, bad)), make('', time), make(undefined, time), 'not a record']);
 }
 
 /** ISO 8601 with six decimals and no zone, as the provider writes it, from µs since the epoch. */
@@ -86,7 +66,11 @@ function makeFile(make: MakeRecord, fleet: readonly string[], options: Generator
   return options.outOfOrder ? records.sort(() => Math.random() - 0.5) : records;
 }
 
-async function writeInPlace(path: string, text: string): Promise<void> {
+async function writeFileAs(path: string, text: string, inPlace: boolean): Promise<void> {
+  if (!inPlace) {
+    await writeFile(`${path}.tmp`, text);
+    return rename(`${path}.tmp`, path);
+  }
   const piece = Math.ceil(text.length / 4);
   for (let start = 0; start < text.length; start += piece) {
     await appendFile(path, text.slice(start, start + piece));
@@ -108,14 +92,9 @@ export async function generate(
   for (let round = 1; !signal.aborted && round <= (options.rounds ?? Infinity); round += 1) {
     for (const [kind, make] of Object.entries(KINDS)) {
       const name = `vehicles_${kind}_${new Date().toISOString().replace(/\D/g, '')}_${run}${round}.json`;
-      const path = join(options.directory, name);
       const records = makeFile(make, fleet, options);
       const text = `${JSON.stringify(records, null, 4)}\n`;
-      if (options.inPlace) await writeInPlace(path, text);
-      else {
-        await writeFile(`${path}.tmp`, text);
-        await rename(`${path}.tmp`, path);
-      }
+      await writeFileAs(join(options.directory, name), text, options.inPlace);
       onFile(name, records.length);
     }
     due += options.intervalSeconds * 1000;

@@ -12,29 +12,22 @@ const MAX_PENDING = 10_000;
 const LOOK_AGAIN_MS = 1_000;
 const SCHEDULER_ID = 'aggregation';
 
-export interface ProducerNeeds extends ReconciliationNeeds {
-  readonly queues: QueueConnection;
-  readonly aggregationQueue: AggregationQueue;
-}
+type ProducerNeeds = ReconciliationNeeds & { queues: QueueConnection; aggregationQueue: AggregationQueue };
 
 /** Queues what the watcher hints at, at once, and what the ledger lacks, again and again; keeps the schedule. */
 export async function startProducer(needs: ProducerNeeds) {
   const { config, store, queues, ingestQueue, log } = needs;
-  const reconciliation = createReconciliation(needs);
+  const { run, hasRoom, forget } = createReconciliation(needs);
   let pending: IngestJob[] = [];
   let queueing: Promise<void> | undefined;
-  let closed = false;
   let wake = new AbortController();
+  let closed = false;
 
   async function queuePending(): Promise<void> {
-    while (pending.length > 0) {
-      if (!(await reconciliation.hasRoom())) {
-        log.info({ left: pending.length }, 'the queue is full, files are left to reconciliation');
-        pending = [];
-        return;
-      }
-      await enqueueFiles(ingestQueue, pending.splice(0, BURST), { attempts: config.INGEST_ATTEMPTS, backlog: false });
-    }
+    const options = { attempts: config.INGEST_ATTEMPTS, backlog: false };
+    while (pending.length > 0 && (await hasRoom())) await enqueueFiles(ingestQueue, pending.splice(0, BURST), options);
+    if (pending.length > 0) log.info({ left: pending.length }, 'the queue is full, files are left to reconciliation');
+    pending = [];
   }
 
   function onArrival(file: IngestJob): void {
@@ -45,26 +38,26 @@ export async function startProducer(needs: ProducerNeeds) {
       .finally(() => (queueing = undefined));
   }
 
-  /** @returns whether young files were left, that the watcher may have missed because it was not there yet */
-  async function reconcile(): Promise<boolean> {
-    try {
-      await ensureSchedule(needs);
-      const started = performance.now();
-      const { young, ...done } = await reconciliation.run();
-      const ms = Math.round(performance.now() - started);
-      if (done.queued + done.removed > 0) log.info({ ...done, ms }, 'folder compared with the ledger');
-      return young > 0;
-    } catch (error) {
-      log.warn({ reason: error instanceof Error ? error.message : String(error) }, 'reconciliation put off');
-      return false;
-    }
+  /** @returns how many files were left because they may still be written */
+  async function reconcile(): Promise<number> {
+    await ensureSchedule(needs);
+    const started = performance.now();
+    const { young, ...done } = await run();
+    const ms = Math.round(performance.now() - started);
+    if (done.queued + done.removed > 0) log.info({ ...done, ms }, 'folder compared with the ledger');
+    return young;
   }
 
   async function reconcileAgainAndAgain(): Promise<void> {
-    for (let isWoken = true; !closed;) {
+    let isWoken = true;
+    while (!closed) {
       wake = new AbortController();
-      const leftYoung = await reconcile();
-      const ms: number = isWoken && leftYoung ? LOOK_AGAIN_MS : config.RECONCILE_SECONDS * 1000;
+      const young = await reconcile().catch((error: unknown) => {
+        log.warn({ reason: error instanceof Error ? error.message : String(error) }, 'reconciliation put off');
+        return 0;
+      });
+      // Young files are looked at again, once: the watcher may have missed them because it was not there yet.
+      const ms: number = isWoken && young > 0 ? LOOK_AGAIN_MS : config.RECONCILE_SECONDS * 1000;
       isWoken = await sleep(ms, false, { signal: wake.signal }).catch(() => true);
     }
   }
@@ -73,25 +66,23 @@ export async function startProducer(needs: ProducerNeeds) {
   const reconciling = reconcileAgainAndAgain();
   queues.connection.on('ready', () => wake.abort());
   store.onReturn(() => {
-    reconciliation.forget();
+    forget();
     wake.abort();
   });
-  return {
-    close: async () => {
-      closed = true;
-      wake.abort();
-      await watcher.close();
-      await Promise.all([queueing, reconciling]);
-    },
+  const close = async () => {
+    closed = true;
+    wake.abort();
+    await Promise.all([watcher.close(), queueing, reconciling]);
   };
+  return { close };
 }
 
 /** Redis may have lost the schedule. One that is there stays: to upsert it would put its next run off each time. */
-async function ensureSchedule({ aggregationQueue, config }: ProducerNeeds): Promise<void> {
+async function ensureSchedule({ aggregationQueue: queue, config }: ProducerNeeds): Promise<void> {
   const { AGGREGATION_EVERY_SECONDS: seconds, AGGREGATION_CRON: pattern, AGGREGATION_TIME_ZONE: tz } = config;
   const wanted = pattern === undefined ? { every: seconds * 1000 } : { pattern, tz };
-  await aggregationQueue.setGlobalConcurrency(1);
-  const there = await aggregationQueue.getJobScheduler(SCHEDULER_ID);
-  const isThere = 'every' in wanted ? there?.every === wanted.every : there?.pattern === pattern && there?.tz === tz;
-  if (!isThere) await aggregationQueue.upsertJobScheduler(SCHEDULER_ID, wanted, { name: 'scheduled run', data: {} });
+  const there = await queue.getJobScheduler(SCHEDULER_ID);
+  await queue.setGlobalConcurrency(1);
+  if ('every' in wanted ? there?.every === wanted.every : there?.pattern === pattern && there?.tz === tz) return;
+  await queue.upsertJobScheduler(SCHEDULER_ID, wanted, { name: 'scheduled run', data: {} });
 }

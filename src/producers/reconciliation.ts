@@ -7,7 +7,7 @@ import type { Config } from '../config.ts';
 import { addDeadLetter, deadLetterId, type DeadLetterQueue } from '../queues/dead-letter.ts';
 import { enqueueFiles, ingestJobId, mtimeMs, versionOf, type IngestJob, type IngestQueue } from '../queues/ingest.ts';
 import type { Store } from '../storage/client.ts';
-import { readManyVersions, readVersions, type KnownVersion } from '../storage/files.ts';
+import { readVersions, type KnownVersion } from '../storage/files.ts';
 import { ARCHIVE_FOLDER, currentVersion, namesBelow } from './data-folder.ts';
 
 /** Files that are compared with the ledger, and queued, in one go. */
@@ -34,24 +34,14 @@ export function createReconciliation({
   log,
   signal,
 }: ReconciliationNeeds) {
-  /** Versions in the folder that need nothing any more, by name; the ledger need not be asked for them again. */
+  const { DATA_DIR, AFTER_LOAD } = config;
+  /** Versions in the folder that need nothing any more, by name: the ledger need not be asked for them again. */
   let settled = new Map<string, string>();
 
   /** Whether fewer files than MAX_QUEUED_FILES wait, are delayed by a retry, or are under way. */
   async function hasRoom(): Promise<boolean> {
     const unfinished = await ingestQueue.getJobCountByTypes('waiting', 'prioritized', 'delayed', 'active');
     return unfinished < config.MAX_QUEUED_FILES;
-  }
-
-  async function enqueue(files: readonly IngestJob[]): Promise<number> {
-    while (files.length > 0 && !signal.aborted) {
-      if (await hasRoom()) {
-        await enqueueFiles(ingestQueue, files, { attempts: config.INGEST_ATTEMPTS, backlog: true });
-        return files.length;
-      }
-      await sleep(FULL_QUEUE_WAIT_MS);
-    }
-    return 0;
   }
 
   /** Redis may have lost it; one that is there stays as it is, and one that is being retried is left alone. */
@@ -62,20 +52,19 @@ export function createReconciliation({
   }
 
   /** Takes a file out of the folder when its ledger row is old enough to be on disk, and is still there. */
-  async function removeLoaded(file: IngestJob, { finishedAt }: KnownVersion): Promise<boolean> {
+  async function removeLoaded(file: IngestJob, { finishedAt, version }: KnownVersion): Promise<boolean> {
     if (store.now() - finishedAt < config.DURABLE_SECONDS * 1000) return false;
-    const version = versionOf(file);
-    const now = await currentVersion(config.DATA_DIR, file.name);
-    const known = (await readVersions(store, file.name)).find((one) => one.version === version);
-    if (now === undefined || versionOf(now) !== version || !/^(loaded|unchanged)$/.test(known?.state ?? ''))
-      return false;
-    const path = join(config.DATA_DIR, file.name);
-    const archived = join(config.DATA_DIR, ARCHIVE_FOLDER, file.name);
+    const again = (await readVersions(store, file.name)).find((known) => known.version === version);
+    const there = await currentVersion(DATA_DIR, file.name);
+    const isLoaded = again?.state === 'loaded' || again?.state === 'unchanged';
+    if (!isLoaded || there === undefined || versionOf(there) !== version) return false;
+    const path = join(DATA_DIR, file.name);
+    const archived = join(DATA_DIR, ARCHIVE_FOLDER, file.name);
     try {
-      if (config.AFTER_LOAD === 'delete') await unlink(path);
+      if (AFTER_LOAD === 'delete') await unlink(path);
       else {
         await mkdir(dirname(archived), { recursive: true });
-        // An earlier version of the name is kept.
+        // An earlier version of the name stays.
         await rename(path, existsSync(archived) ? `${archived}.${version}` : archived);
       }
       return true;
@@ -86,10 +75,8 @@ export function createReconciliation({
   }
 
   /**
-   * Compares once. `young` counts files that may still be written, which were left.
-   *
-   * @param below a folder of the data folder
-   * @param onProgress called with the counts so far after each page
+   * Compares the folder, or `below`, a folder of it, once. Files that may still be written are left, and counted as
+   * `young`. `onProgress` is called with the counts so far after each page.
    */
   async function run(below = '', onProgress: (soFar: { seen: number; queued: number }) => void = () => undefined) {
     const total = { seen: 0, queued: 0, removed: 0, young: 0 };
@@ -97,26 +84,28 @@ export function createReconciliation({
     const settledNow = new Map<string, string>();
 
     async function comparePage(page: readonly IngestJob[]): Promise<void> {
-      const known = new Map<string, KnownVersion>();
       const names = page.map(({ name }) => name);
-      for await (const version of readManyVersions(store, names)) known.set(ingestJobId(version), version);
+      const known = new Map<string, KnownVersion>();
+      for (const version of await readVersions(store, ...names)) known.set(ingestJobId(version), version);
       const missing: IngestJob[] = [];
       for (const file of page) {
-        const version = known.get(ingestJobId(file));
-        if (version === undefined || version.state === 'superseded') missing.push(file);
-        else if (version.state === 'dead_letter') await restoreDeadLetter(file, version);
-        else if (config.AFTER_LOAD === 'keep' || version.state === 'discarded')
-          settledNow.set(file.name, versionOf(file));
-        else if (await removeLoaded(file, version)) total.removed += 1;
+        const row = known.get(ingestJobId(file));
+        if (row === undefined || row.state === 'superseded') missing.push(file);
+        else if (row.state === 'dead_letter') await restoreDeadLetter(file, row);
+        else if (AFTER_LOAD === 'keep' || row.state === 'discarded') settledNow.set(file.name, row.version);
+        else if (await removeLoaded(file, row)) total.removed += 1;
       }
-      total.queued += await enqueue(missing);
+      while (missing.length > 0 && !signal.aborted && !(await hasRoom())) await sleep(FULL_QUEUE_WAIT_MS);
+      if (signal.aborted) return;
+      await enqueueFiles(ingestQueue, missing, { attempts: config.INGEST_ATTEMPTS, backlog: true });
+      total.queued += missing.length;
       onProgress(total);
     }
 
     const page: IngestJob[] = [];
-    for await (const name of namesBelow(config.DATA_DIR, below)) {
+    for await (const name of namesBelow(DATA_DIR, below)) {
       if (signal.aborted) return total;
-      const file = await currentVersion(config.DATA_DIR, name);
+      const file = await currentVersion(DATA_DIR, name);
       if (file === undefined) continue;
       total.seen += 1;
       const ageMs = Date.now() - mtimeMs(file);
@@ -130,7 +119,7 @@ export function createReconciliation({
     return total;
   }
 
-  /** Forgets what the ledger said: after a loss of the connection it may no longer say so. */
-  const forget = () => void (settled = new Map());
+  /** To be called after a loss of the connection: the ledger may no longer say what it said. */
+  const forget = () => (settled = new Map());
   return { run, hasRoom, forget };
 }

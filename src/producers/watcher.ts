@@ -1,5 +1,6 @@
-import { open } from 'node:fs/promises';
+import { createReadStream } from 'node:fs';
 import { join, relative, sep } from 'node:path';
+import { text } from 'node:stream/consumers';
 import { watch } from 'chokidar';
 import type { Logger } from 'pino';
 import { datasetOf } from '../datasets/catalog.ts';
@@ -12,10 +13,8 @@ const STILL_MS = 200;
 const TAIL_BYTES = 16;
 
 /**
- * Watches the data folder for files that arrive or change. It is only a hint: what it misses (a network file system
- * that sends no events, a burst, a restart) reconciliation finds.
- *
- * @param onArrival called for each version that is likely whole
+ * Watches the data folder and calls back for each version that arrives and is likely whole. It is only a hint: what it
+ * misses (a network file system that sends no events, a burst, a restart) reconciliation finds.
  */
 export async function watchFolder(dataDir: string, onArrival: (file: IngestJob) => void, log: Logger) {
   const timers = new Map<string, NodeJS.Timeout>();
@@ -32,8 +31,7 @@ export async function watchFolder(dataDir: string, onArrival: (file: IngestJob) 
     const file = await currentVersion(dataDir, name);
     if (file === undefined) return;
     const hasStoodStill = before !== undefined && versionOf(before) === versionOf(file);
-    const isWhole = hasStoodStill || (await endsAsArray(join(dataDir, name), file.size).catch(() => false));
-    if (isWhole) onArrival(file);
+    if (hasStoodStill || (await endsAsArray(join(dataDir, name), file.size).catch(() => false))) onArrival(file);
     else lookIn(STILL_MS, name, file);
   }
 
@@ -51,27 +49,16 @@ export async function watchFolder(dataDir: string, onArrival: (file: IngestJob) 
   });
   watcher.on('error', (error) => log.warn({ err: error }, 'watching failed, reconciliation goes on'));
   await new Promise<void>((resolve) => watcher.once('ready', resolve));
-
-  return {
-    close: async () => {
-      for (const timer of timers.values()) clearTimeout(timer);
-      await watcher.close();
-    },
+  const close = async () => {
+    for (const timer of timers.values()) clearTimeout(timer);
+    await watcher.close();
   };
+  return { close };
 }
 
-/**
- * Whether an uncompressed array's closing bracket is there, so that waiting would be in vain. A file that is cut just
- * there by chance costs a retry: the processor is the judge.
- */
+/** Whether an array's closing bracket is there, so that waiting would be in vain. The processor is the judge. */
 async function endsAsArray(path: string, size: number): Promise<boolean> {
   if (!path.endsWith('.json') || size === 0) return false;
-  const handle = await open(path, 'r');
-  try {
-    const position = Math.max(0, size - TAIL_BYTES);
-    const { buffer, bytesRead } = await handle.read(Buffer.alloc(TAIL_BYTES), 0, TAIL_BYTES, position);
-    return buffer.toString('latin1', 0, bytesRead).trimEnd().endsWith(']');
-  } finally {
-    await handle.close();
-  }
+  const tail = await text(createReadStream(path, { start: Math.max(0, size - TAIL_BYTES), end: size }));
+  return tail.trimEnd().endsWith(']');
 }

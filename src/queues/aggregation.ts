@@ -15,28 +15,22 @@ const claimedWindow = z.object({
   until: z.number(),
   startedAt: z.number(),
 });
-export type ClaimedWindow = z.infer<typeof claimedWindow>;
-
 /** `rebuild` recomputes every summary; `sliced` is set by the run itself when its slices are on their way. */
 export const aggregationJobSchema = z.object({ rebuild: z.boolean().default(false), sliced: claimedWindow.optional() });
-export type AggregationJob = z.input<typeof aggregationJobSchema>;
-
 export const aggregationSliceSchema = claimedWindow.extend({ shard: z.number().int().nonnegative() });
-export type AggregationSlice = z.infer<typeof aggregationSliceSchema>;
 
-/** What a slice of the run with this epoch did. */
-export type SliceResult = { epoch: string; hours: number; days: number };
+export type ClaimedWindow = z.infer<typeof claimedWindow>;
+export type AggregationJob = z.input<typeof aggregationJobSchema>;
+export type AggregationSlice = z.infer<typeof aggregationSliceSchema>;
 
 type Outcome = 'done' | 'overtaken' | 'another run is under way';
 /** What a run did; `slices` is 0 when one job did it alone. */
-export type AggregationResult = {
-  outcome: Outcome;
-  hours: number;
-  days: number;
-  slices: number;
-  watermark: string;
-  ms: number;
-};
+export type AggregationResult = { outcome: Outcome; watermark: string } & Record<
+  'hours' | 'days' | 'slices' | 'ms',
+  number
+>;
+/** What a slice of the run with this epoch did. */
+export type SliceResult = { epoch: string; hours: number; days: number };
 
 export type AggregationQueue = Queue<AggregationJob, AggregationResult>;
 export type AggregationSliceQueue = Queue<AggregationSlice, SliceResult>;

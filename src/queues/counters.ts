@@ -21,14 +21,13 @@ export function createCounters({ connection, prefix }: QueueConnection, log: Log
     flush().catch((error: unknown) => log.warn({ err: error }, 'counters not written'));
   }, FLUSH_MS);
 
-  return {
-    /** @param sample a Prometheus sample without its prefix, such as `records_loaded_total{dataset="events"}` */
-    add: (sample: string, amount: number) => pending.set(sample, (pending.get(sample) ?? 0) + amount),
-    close: () => {
-      clearInterval(timer);
-      return flush();
-    },
+  /** @param sample a Prometheus sample without its prefix, such as `records_loaded_total{dataset="events"}` */
+  const add = (sample: string, amount: number) => pending.set(sample, (pending.get(sample) ?? 0) + amount);
+  const close = () => {
+    clearInterval(timer);
+    return flush();
   };
+  return { add, close };
 }
 
 /** All samples with their values. */

@@ -6,7 +6,6 @@ import type { QueueConnection } from './redis.ts';
 
 /** The queue of files to load: one job a file version. */
 export const INGEST_QUEUE = 'ingest';
-
 /** What reconciliation finds waits behind the files that the watcher saw arrive, which have no priority. */
 const BACKLOG_PRIORITY = 10;
 
@@ -31,14 +30,9 @@ export type IngestResult = { state: Outcome; records: number; loaded: number; re
 export type IngestQueue = Queue<IngestJob, IngestResult>;
 
 /** How the ledger writes a version: `<bytes>-<modification time in ns>`. */
-export function versionOf({ size, mtimeNs }: Pick<IngestJob, 'size' | 'mtimeNs'>): string {
-  return `${size}-${mtimeNs}`;
-}
-
+export const versionOf = ({ size, mtimeNs }: Pick<IngestJob, 'size' | 'mtimeNs'>) => `${size}-${mtimeNs}`;
 /** The modification time, in ms since the epoch. */
-export function mtimeMs({ mtimeNs }: Pick<IngestJob, 'mtimeNs'>): number {
-  return Number(BigInt(mtimeNs) / 1_000_000n);
-}
+export const mtimeMs = ({ mtimeNs }: Pick<IngestJob, 'mtimeNs'>) => Number(BigInt(mtimeNs) / 1_000_000n);
 
 /** The same version always has the same id, so it is never queued twice. */
 export function ingestJobId(file: IngestJob | { readonly name: string; readonly version: string }): string {
@@ -62,6 +56,7 @@ export async function enqueueFiles(
   files: readonly IngestJob[],
   { attempts, backlog }: { attempts: number; backlog: boolean },
 ): Promise<void> {
+  if (files.length === 0) return;
   const jobs = files.map(({ name, size, mtimeNs }) => {
     const data = { name, size, mtimeNs };
     return { name, data, opts: { jobId: ingestJobId(data), attempts, priority: backlog ? BACKLOG_PRIORITY : 0 } };

@@ -5,7 +5,6 @@ import type { Logger } from 'pino';
 import { UsageError, type Config } from '../config.ts';
 
 const PREFLIGHT_MS = 5_000;
-const RECONNECT_MS = 1_000;
 
 /** A checked connection, with the prefix of every key that the queues use in it. */
 export type QueueConnection = Awaited<ReturnType<typeof connectQueues>>;
@@ -28,7 +27,7 @@ export async function connectQueues(config: Config, log: Logger) {
     lazyConnect: true,
     maxRetriesPerRequest: null,
     connectTimeout: PREFLIGHT_MS,
-    retryStrategy: (times) => Math.min(times * 100, RECONNECT_MS),
+    retryStrategy: (times) => Math.min(times * 100, 1_000),
     ...(caFile !== undefined && { tls: { ca: readFileSync(caFile) } }),
   });
   // What connecting rejects with says no more than that the connection is closed.
@@ -40,7 +39,11 @@ export async function connectQueues(config: Config, log: Logger) {
       sleep(PREFLIGHT_MS, undefined, { ref: false }),
     ]);
     if (info === undefined) throw new Error('no answer in five seconds');
-    checkSettings(info, log);
+    const policy = /^maxmemory_policy:([\w-]+)/m.exec(info)?.[1] ?? 'noeviction';
+    if (policy !== 'noeviction')
+      throw new UsageError(`Redis evicts keys (${policy}) and may drop queued files: set maxmemory-policy to noeviction.`);
+    if (info.includes('aof_enabled:0'))
+      log.warn('redis has no append-only file: after a crash of it, reconciliation has to queue the files again');
   } catch (error) {
     connection.disconnect();
     if (error instanceof UsageError) throw error;
@@ -57,13 +60,4 @@ export async function connectQueues(config: Config, log: Logger) {
     warnOnce();
   });
   return { connection, prefix, close: () => connection.disconnect() };
-}
-
-/** A queue needs all of its keys, and what is queued should outlast a crash. */
-function checkSettings(info: string, log: Logger): void {
-  const policy = /^maxmemory_policy:([\w-]+)/m.exec(info)?.[1] ?? 'noeviction';
-  if (policy !== 'noeviction')
-    throw new UsageError(`Redis may drop queued files (${policy}): set its maxmemory-policy to noeviction.`);
-  if (info.includes('aof_enabled:0'))
-    log.warn('redis has no append-only file: after a crash of it, reconciliation has to queue the files again');
 }
