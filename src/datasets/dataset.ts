@@ -3,10 +3,9 @@ import { z } from 'zod';
 import { canonicalJson, contentId, type Json, type JsonObject } from './json.ts';
 import { DAY_MS, parseTime, type Moment } from './time.ts';
 
-/** `undefined` leaves a column unset, `null` empties it. */
 type Columns = Readonly<Record<string, string | number | Date | null | undefined>>;
 
-/** One row to insert; its `timestamp` is in µs since the epoch. Rows of one table and `partition` lie in one partition. */
+/** One row to write, see storage/client.ts. Rows of one table with the same text as `partition` lie in one partition. */
 export interface Row {
   readonly table: string;
   readonly partition: string;
@@ -80,9 +79,9 @@ export function createDataset({ name, prefix, timeField, idColumn, fields, take 
       const id = contentId(canonicalJson(record));
       const parsed = schema.safeParse(record);
       if (!parsed.success) {
-        const [issue] = parsed.error.issues;
-        const field = issue?.path.join('.') ?? '';
-        return { field, reason: field in record ? (issue?.message ?? 'does not fit the schema') : 'missing' };
+        const { path = [], message = '' } = parsed.error.issues[0] ?? {};
+        const field = path.join('.');
+        return { field, reason: field in record ? message : 'missing' };
       }
       const { vehicle_id: vehicleId = '', [timeField]: timeText = '' } = parsed.data;
       const time = parseTime(timeText, sourceTimeZone);

@@ -121,10 +121,10 @@ function connectProblem(error: unknown, config: Config, keyspace: string): strin
   const where = `Cassandra at ${contactPoints(config).join(', ')} port ${config.CASSANDRA_PORT}`;
   const inner: unknown = error instanceof errors.NoHostAvailableError ? Object.values(error.innerErrors)[0] : error;
   const reason = inner instanceof Error ? inner.message : String(inner);
-  if (/credentials|auth/i.test(reason))
-    return `${where} refuses the login: check CASSANDRA_USERNAME and CASSANDRA_PASSWORD.`;
-  if (keyspace && reason.includes(keyspace))
-    return `${where} has no keyspace ${keyspace}: run \`npx pipeline migrate\`.`;
+  const login = 'check CASSANDRA_USERNAME and CASSANDRA_PASSWORD.';
+  if (/credentials|auth/i.test(reason)) return `${where} refuses the login: ${login}`;
+  const missing = `has no keyspace ${keyspace}: run \`npx pipeline migrate\`.`;
+  if (keyspace && reason.includes(keyspace)) return `${where} ${missing}`;
   const advice = 'Start one with `npx pipeline services`, or set CASSANDRA_CONTACT_POINTS and CASSANDRA_PORT.';
   return `${where} does not answer (${reason}). ${advice}`;
 }

@@ -1,4 +1,3 @@
-import type { types } from 'cassandra-driver';
 import type { FileVersion, Rejection } from '../datasets/dataset.ts';
 import type { Store } from './client.ts';
 
@@ -6,7 +5,6 @@ import type { Store } from './client.ts';
 const NAMES_PER_QUERY = 50;
 /** Characters of a rejected record that are kept. */
 const REJECTED_TEXT_LENGTH = 4_000;
-const SELECT_KNOWN = 'SELECT name, version, state, sha256, error, finished_at FROM files';
 
 /**
  * `loaded`: every record is a row or a rejection. `unchanged`: the content of a loaded version of the name.
@@ -45,21 +43,17 @@ export interface RejectedRecord extends Rejection {
   readonly text: string;
 }
 
-function knownVersion({ name, version, state, sha256, error, finished_at }: types.Row): KnownVersion {
-  return { name, version, state, sha256, error, finishedAt: Number(finished_at) };
-}
-
-/** All versions of one name. */
-export async function readVersions(store: Store, name: string): Promise<KnownVersion[]> {
-  return (await store.run(`${SELECT_KNOWN} WHERE name = ?`, [name])).rows.map(knownVersion);
-}
-
-/** All versions of many names, a few dozen names a query. */
-export async function* readManyVersions(store: Store, names: readonly string[]): AsyncIterable<KnownVersion> {
+/** All versions of some names. */
+export async function readVersions(store: Store, ...names: readonly string[]): Promise<KnownVersion[]> {
+  const known: KnownVersion[] = [];
   for (let start = 0; start < names.length; start += NAMES_PER_QUERY) {
-    const rows = store.rows(`${SELECT_KNOWN} WHERE name IN ?`, [names.slice(start, start + NAMES_PER_QUERY)]);
-    for await (const row of rows) yield knownVersion(row);
+    const query = 'SELECT name, version, state, sha256, error, finished_at FROM files WHERE name IN ?';
+    for await (const row of store.rows(query, [names.slice(start, start + NAMES_PER_QUERY)])) {
+      const { name, version, state, sha256, error, finished_at } = row;
+      known.push({ name, version, state, sha256, error, finishedAt: Number(finished_at) });
+    }
   }
+  return known;
 }
 
 /** Writes the ledger's row of a file version; it is the last write of a load. */
@@ -67,9 +61,10 @@ export function recordFile(store: Store, entry: LedgerEntry): Promise<void> {
   return store.insert({ table: 'files', values: { ...entry } });
 }
 
-/** Changes the state of a dead letter; what else its row says stays. */
-export function settleDeadLetter(store: Store, { name, version }: FileVersion, state: FileState): Promise<void> {
-  return store.insert({ table: 'files', values: { name, version, state } });
+/** Changes the state of a dead letter; one that was loaded meanwhile stays loaded. Resolves to whether it was one. */
+export function settleDeadLetter(store: Store, file: FileVersion, state: 'discarded' | 'superseded'): Promise<boolean> {
+  const settle = "UPDATE files SET state = ? WHERE name = ? AND version = ? IF state = 'dead_letter'";
+  return store.runIf(settle, [state, file.name, file.version]);
 }
 
 /** Writes down what was not taken of a file. Writing it again changes nothing. */

@@ -10,7 +10,7 @@ const summaryColumns = `
   last_event_type text, last_event_source text, last_event_value text,
   event_type_counts frozen<map<text, bigint>>`;
 
-const firstTables = [
+const tablesOfVersion1 = [
   `vehicle_events (
     vehicle_id text, day date, event_time timestamp, event_id text, event_time_nanos int,
     event_source text, event_type text, event_value text, event_extra_data text, ${lineageColumns},
@@ -55,6 +55,6 @@ export const migrations = [
   {
     version: 1,
     description: 'raw rows, summaries, ledger, change log, aggregation state',
-    statements: firstTables.map((table) => `CREATE TABLE IF NOT EXISTS ${table}`),
+    statements: tablesOfVersion1.map((table) => `CREATE TABLE IF NOT EXISTS ${table}`),
   },
 ];
