@@ -36,34 +36,49 @@ export interface Summaries {
   readonly dailyByDay: SummaryTable;
 }
 
+interface Distinct {
+  readonly id: string;
+  readonly record: ProviderEvent;
+  readonly nanos: bigint;
+}
+
+/** @param group what belongs together, in order */
+function summaryOf(group: readonly Distinct[]): StoredRow {
+  const [first] = group;
+  const last = group.at(-1);
+  if (first === undefined || last === undefined) throw new RangeError('a summary of nothing');
+  const types = [...new Set(group.map(({ record }) => record.event_type))];
+  const count = (type: string) => group.filter(({ record }) => record.event_type === type).length;
+  return {
+    event_count: group.length,
+    first_event_time: columnsOf(first.nanos).time,
+    first_event_time_nanos: columnsOf(first.nanos).rest,
+    last_event_time: columnsOf(last.nanos).time,
+    last_event_time_nanos: columnsOf(last.nanos).rest,
+    last_event_id: last.id,
+    last_event_type: last.record.event_type,
+    last_event_source: last.record.event_source,
+    last_event_value: last.record.event_value,
+    event_type_counts: Object.fromEntries(types.map((type) => [type, count(type)])),
+  };
+}
+
 /** Recomputes every summary from all records of all files; exact duplicates count once. */
 export function summariesOf(records: readonly ProviderEvent[]): Summaries {
-  const distinct = [...new Map(records.map((record) => [idOf(record), record])).entries()]
+  const distinct: Distinct[] = [...new Map(records.map((record) => [idOf(record), record])).entries()]
     .map(([id, record]) => ({ id, record, nanos: nanosOf(record.event_time) }))
     // By time, then by id: the last of the sorted list is the last event.
     .sort((a, b) => (a.nanos === b.nanos ? (a.id < b.id ? -1 : 1) : a.nanos < b.nanos ? -1 : 1));
 
   const summarize = (keyOf: (vehicle: string, utc: string) => string): SummaryTable => {
-    const table: SummaryTable = {};
+    const groups = new Map<string, typeof distinct>();
     for (const one of distinct) {
-      const { time, rest } = columnsOf(one.nanos);
-      const key = keyOf(one.record.vehicle_id, time);
-      const earlier = table[key];
-      const counts = (earlier?.['event_type_counts'] ?? {}) as Record<string, number>;
-      table[key] = {
-        event_count: Number(earlier?.['event_count'] ?? 0) + 1,
-        first_event_time: earlier?.['first_event_time'] ?? time,
-        first_event_time_nanos: earlier?.['first_event_time_nanos'] ?? rest,
-        last_event_time: time,
-        last_event_time_nanos: rest,
-        last_event_id: one.id,
-        last_event_type: one.record.event_type,
-        last_event_source: one.record.event_source,
-        last_event_value: one.record.event_value,
-        event_type_counts: { ...counts, [one.record.event_type]: (counts[one.record.event_type] ?? 0) + 1 },
-      };
+      const key = keyOf(one.record.vehicle_id, columnsOf(one.nanos).time);
+      const group = groups.get(key);
+      if (group === undefined) groups.set(key, [one]);
+      else group.push(one);
     }
-    return table;
+    return Object.fromEntries([...groups].map(([key, group]) => [key, summaryOf(group)]));
   };
   const daily = summarize((vehicle, utc) => `${vehicle} ${utc.slice(0, 10)}`);
   return {

@@ -1,0 +1,373 @@
+import { mkdir, readdir, stat, writeFile } from 'node:fs/promises';
+import { dirname, join } from 'node:path';
+import { UnrecoverableError, Worker } from 'bullmq';
+import { beforeAll, describe, expect, it, vi } from 'vitest';
+import { discardFailed, listFailed, retryFailed, showFailed, type Selection } from '../../src/commands/failed.ts';
+import type { Runtime } from '../../src/commands/runtime.ts';
+import { UsageError } from '../../src/config.ts';
+import { eventually, openSpace, type Letter, type Space } from './pipeline.ts';
+import { idOf } from './recomputation.ts';
+import { events } from './records.ts';
+
+const BROKEN = '[{"vehicle_id": ';
+const BROKEN_REASON = /^ends too early: the array is not closed, in or behind record 0$/;
+
+async function breakFile(space: Space, name: string, content = BROKEN): Promise<Letter> {
+  await space.put(name, content, { stoodStill: true });
+  return letterOf(space, name);
+}
+
+function letterOf(space: Space, name: string): Promise<Letter> {
+  return eventually(async () => {
+    const letter = (await space.letters()).find((one) => one.name === name);
+    if (letter === undefined) throw new Error(`no dead letter of ${name}`);
+    return letter;
+  });
+}
+
+const statesOf = async (space: Space, file: string) =>
+  (await space.ledger())
+    .filter(({ name }) => name === file)
+    .map(({ state }) => state)
+    .sort();
+
+async function rowsOf(space: Space, vehicleId: string): Promise<unknown[]> {
+  const query = "SELECT event_id FROM vehicle_events WHERE vehicle_id = ? AND day = '2026-11-20'";
+  return (await space.read(query, [vehicleId])).map((row) => row['event_id']).sort();
+}
+
+const idsOf = (records: readonly object[]) => records.map(idOf).sort();
+
+const all: Selection = { files: [], all: true, json: true };
+const some: Selection = { files: [], all: false, json: true };
+
+/** Runs a command as main does, and returns what it printed. */
+async function command(space: Space, run: (runtime: Runtime) => Promise<void>): Promise<string> {
+  const printed: string[] = [];
+  const print = vi.spyOn(process.stdout, 'write').mockImplementation((text) => printed.push(String(text)) > 0);
+  const runtime = space.runtime();
+  try {
+    await run(runtime);
+  } finally {
+    print.mockRestore();
+    await runtime.stop();
+  }
+  return printed.join('');
+}
+
+const retry = (space: Space, selection: Partial<Selection>) =>
+  command(space, (runtime) => retryFailed(runtime, { ...some, ...selection }));
+
+async function list(space: Space, selection: Partial<Selection> = {}): Promise<string[]> {
+  const text = await command(space, (runtime) => listFailed(runtime, { ...some, ...selection }));
+  return (JSON.parse(text) as { name: string }[]).map(({ name }) => name).sort();
+}
+
+const letterNames = async (space: Space) => (await space.letters()).map(({ name }) => name).sort();
+
+describe('a dead letter', async () => {
+  const space = await openSpace();
+  beforeAll(() => {
+    space.startWatcher();
+    space.startProcessor();
+  });
+
+  it('tells the reason in the ledger and in the queue, under the name of the file', async () => {
+    const letter = await breakFile(space, 'vehicles_events_told.json');
+    expect(letter.reason).toMatch(BROKEN_REASON);
+    const [row] = await space.ledger();
+    expect(row).toMatchObject({ name: 'vehicles_events_told.json', state: 'dead_letter', error: letter.reason });
+    const job = await space.queue('dead-letter').getJob(letter.id);
+    expect(job).toMatchObject({ name: 'vehicles_events_told.json', failedReason: letter.reason });
+    await eventually(async () => expect(await space.queue('ingest').getJob(letter.id)).toBeUndefined());
+    expect(await space.count('vehicle_events')).toBe(0);
+
+    const shown = await command(space, (runtime) =>
+      showFailed(runtime, { ...some, files: ['vehicles_events_told.json'] }),
+    );
+    expect(shown).toContain(letter.reason);
+    expect(await list(space)).toEqual(['vehicles_events_told.json']);
+    await expect(command(space, (runtime) => showFailed(runtime, { ...some, files: ['none'] }))).rejects.toThrow(
+      UsageError,
+    );
+  });
+
+  it('is settled by a mended file of the same name, without being retried', async () => {
+    const records = events(3, { vehicle_id: 'mended' });
+    await breakFile(space, 'vehicles_events_mended.json');
+    await space.put('vehicles_events_mended.json', records);
+    await eventually(async () => {
+      expect(await statesOf(space, 'vehicles_events_mended.json')).toEqual(['loaded', 'superseded']);
+      expect(await letterNames(space)).not.toContain('vehicles_events_mended.json');
+    });
+    expect(await rowsOf(space, 'mended')).toEqual(idsOf(records));
+  });
+
+  it('that is retried while its file is as it was comes back with the same reason', async () => {
+    const before = await breakFile(space, 'vehicles_events_stubborn.json');
+    const failedAt = async () => {
+      const row = (await space.ledger()).find(({ name }) => name === before.name);
+      return row?.finishedAt ?? 0;
+    };
+    const firstTime = await failedAt();
+    await before.retry();
+    await eventually(async () => expect(await failedAt()).toBeGreaterThan(firstTime));
+    expect(await letterOf(space, before.name)).toMatchObject({ id: before.id, reason: before.reason });
+  });
+});
+
+describe('dead letters of files that are mended while nobody watches', async () => {
+  const space = await openSpace();
+  const reasons: [content: string, reason: RegExp][] = [
+    [BROKEN, BROKEN_REASON],
+    ['', /^empty/],
+    ['{}', /does not begin/],
+  ];
+  const nameOf = (n: number) => `vehicles_events_${'abcdefghi'[n]}.json`;
+  const names = Array.from({ length: 9 }, (_, n) => nameOf(n));
+  const [one, byReason, byName, byAge] = [nameOf(0), nameOf(1), nameOf(3), nameOf(6)];
+
+  beforeAll(async () => {
+    const watcher = space.startWatcher();
+    space.startProcessor();
+    for (const [n, name] of names.entries()) await breakFile(space, name, reasons[n % 3]?.[0]);
+    await watcher.stop();
+    for (const [n, name] of names.entries()) await space.put(name, events(2, { vehicle_id: `mended-${n}` }));
+    expect(await letterNames(space)).toEqual(names);
+  });
+
+  async function expectLeft(left: readonly string[]): Promise<void> {
+    await space.loaded(names.filter((name) => !left.includes(name)));
+    await eventually(async () => expect(await letterNames(space)).toEqual(left));
+    expect(await list(space)).toEqual(left);
+    for (const [n, name] of names.entries()) {
+      expect(await statesOf(space, name)).toEqual(left.includes(name) ? ['dead_letter'] : ['loaded', 'superseded']);
+      expect(await rowsOf(space, `mended-${n}`)).toHaveLength(left.includes(name) ? 0 : 2);
+    }
+  }
+
+  it('are listed by reason, name and age', async () => {
+    expect(await list(space, { reason: 'EMPTY' })).toEqual([nameOf(1), nameOf(4), nameOf(7)]);
+    expect(await list(space, { reason: 'empty', name: '_h.' })).toEqual([nameOf(7)]);
+    expect(await list(space, { olderThan: 3_600_000 })).toEqual([]);
+    expect(await list(space, { newerThan: 3_600_000 })).toEqual(names);
+  });
+
+  it('are not retried by a command that names none', async () => {
+    await expect(retry(space, {})).rejects.toThrow(UsageError);
+    expect(await letterNames(space)).toEqual(names);
+  });
+
+  it('are loaded and gone once they are retried: one on the board, then by id, reason, name and age, then all', async () => {
+    await (await letterOf(space, one)).retry();
+    let left = names.filter((name) => name !== one);
+    await expectLeft(left);
+
+    await retry(space, { files: [(await letterOf(space, byReason)).id] });
+    left = left.filter((name) => name !== byReason);
+    await expectLeft(left);
+
+    await retry(space, { reason: 'empty' });
+    left = left.filter((name) => name !== nameOf(4) && name !== nameOf(7));
+    await expectLeft(left);
+
+    await retry(space, { name: byName.slice(0, -5) });
+    left = left.filter((name) => name !== byName);
+    await expectLeft(left);
+
+    const job = await space.queue('dead-letter').getJob((await letterOf(space, byAge)).id);
+    await job?.updateData({ ...job.data, failedAt: Date.now() - 7_200_000 });
+    await retry(space, { olderThan: 3_600_000 });
+    left = left.filter((name) => name !== byAge);
+    await expectLeft(left);
+
+    await retry(space, { all: true });
+    await expectLeft([]);
+    expect(await space.queue('dead-letter').getJobCountByTypes('waiting', 'active', 'delayed', 'completed')).toBe(0);
+  });
+});
+
+describe('a dead letter whose cause was a setting', async () => {
+  const space = await openSpace();
+  const name = 'vehicles_events_half.json';
+  const records = events(3, { vehicle_id: 'half' });
+
+  it('is loaded in the same version once it is retried after the setting was changed', async () => {
+    space.startWatcher();
+    const strict = space.startProcessor({ MAX_REJECTED_RATIO: 0 });
+    await space.put(name, [...records, 'bad'], { stoodStill: true });
+    const letter = await letterOf(space, name);
+    expect(letter.reason).toBe('1 of 4 records are bad, the first is record 3: expected an object, not string');
+    expect(await space.count('vehicle_events')).toBe(0);
+    await strict.stop();
+    space.startProcessor();
+    await letter.retry();
+    await eventually(async () => expect(await statesOf(space, name)).toEqual(['loaded']));
+    expect(await rowsOf(space, 'half')).toEqual(idsOf(records));
+    await eventually(async () => expect(await space.letters()).toEqual([]));
+    expect(await space.ledger()).toMatchObject([{ error: null, loaded: 3, rejected: 1 }]);
+    expect(await space.queue('dead-letter').getJob(letter.id)).toBeUndefined();
+  });
+
+  it('is not brought back by a comparison with the folder once it is given up', async () => {
+    await breakFile(space, 'vehicles_events_given_up.json');
+    await command(space, (runtime) => discardFailed(runtime, { ...some, name: 'given_up' }));
+    expect(await space.letters()).toEqual([]);
+    // Two comparisons later.
+    await breakFile(space, 'vehicles_events_later_1.json');
+    await breakFile(space, 'vehicles_events_later_2.json');
+    expect(await statesOf(space, 'vehicles_events_given_up.json')).toEqual(['discarded']);
+    expect(await letterNames(space)).toEqual(['vehicles_events_later_1.json', 'vehicles_events_later_2.json']);
+  });
+});
+
+describe('a processor that dies while it moves a failed file to the dead letters', async () => {
+  const space = await openSpace();
+
+  it('leaves it to a sweep, whichever step was the last', async () => {
+    const names = ['nothing', 'ledger', 'queue', 'loaded'].map((step) => `vehicles_events_${step}.json`);
+    for (const name of names) await space.put(name, BROKEN, { stoodStill: true });
+    const watcher = space.startWatcher();
+    const ingest = space.queue('ingest');
+    await eventually(async () => expect(await ingest.getJobCountByTypes('waiting', 'prioritized')).toBe(4));
+    await watcher.stop();
+    // A processor without the mover: the failed jobs stay where they are.
+    const { connection, prefix } = {
+      connection: { url: space.config.REDIS_URL ?? '' },
+      prefix: space.config.QUEUE_PREFIX,
+    };
+    const failing = new Worker('ingest', () => Promise.reject(new UnrecoverableError('by hand')), {
+      connection,
+      prefix,
+    });
+    await eventually(async () => expect(await ingest.getFailedCount()).toBe(4));
+    await failing.close();
+    for (const job of await ingest.getFailed()) {
+      const version = `${String(job.data['size'])}-${String(job.data['mtimeNs'])}`;
+      const state = job.name === names[3] ? 'loaded' : 'dead_letter';
+      const insert = 'INSERT INTO files (name, version, state, error) VALUES (?, ?, ?, ?)';
+      if (job.name !== names[0]) await space.read(insert, [job.name, version, state, 'by hand']);
+      if (job.name !== names[2]) continue;
+      const letter = { ...job.data, reason: 'by hand', failedAt: Date.now(), attempts: 1 };
+      await space
+        .queue('dead-letter')
+        .add(job.name, letter, { jobId: job.id ?? '', attempts: 1, removeOnComplete: true });
+    }
+
+    space.startProcessor();
+    await eventually(
+      async () => {
+        expect(await ingest.getFailedCount()).toBe(0);
+        expect(await letterNames(space)).toEqual(names.slice(0, 3).sort());
+      },
+      { withinMs: 30_000 },
+    );
+    for (const { reason } of await space.letters()) expect(reason).toBe('by hand');
+    const states = (await space.ledger()).map(({ name, state }) => `${name} ${state}`).sort();
+    expect(states).toEqual(names.map((name) => `${name} ${name === names[3] ? 'loaded' : 'dead_letter'}`).sort());
+  });
+});
+
+describe('a job that somebody added by hand', async () => {
+  const space = await openSpace();
+  const version = { size: 1, mtimeNs: '1' };
+  const outside = () => join(dirname(space.config.DATA_DIR), 'vehicles_events_outside.json');
+  const junk: { name: string; data: Record<string, unknown>; reason: RegExp }[] = [
+    { name: 'no data', data: {}, reason: /not a file version: name: .*; size: .*; mtimeNs: / },
+    { name: 'absolute', data: { name: outside(), ...version }, reason: /name: must be a path below the data folder/ },
+    {
+      name: 'upwards',
+      data: { name: '../vehicles_events_outside.json', ...version },
+      reason: /name: must be a path below the data folder/,
+    },
+    {
+      name: '../vehicles_events_outside.json',
+      data: { name: 'in/../../vehicles_events_outside.json', ...version },
+      reason: /name: must be a path below the data folder/,
+    },
+    { name: 'no size', data: { name: 'vehicles_events_1.json', mtimeNs: '1' }, reason: /not a file version: size: / },
+    { name: 'a text for a size', data: { name: 'vehicles_events_1.json', size: '1', mtimeNs: '1' }, reason: /size: / },
+    { name: '', data: { name: 7 }, reason: /not a file version: name: / },
+  ];
+
+  it('with data that names no file of the data folder is a dead letter, and nothing outside is read', async () => {
+    await writeFile(outside(), JSON.stringify(events(3, { vehicle_id: 'outside' })));
+    space.startProcessor();
+    for (const { name, data } of junk) await space.queue('ingest').add(name, data);
+    await eventually(async () => expect(await space.letters()).toHaveLength(junk.length));
+    const reasons = (await space.letters()).map(({ reason }) => reason);
+    for (const { reason } of junk) expect(reasons).toContainEqual(expect.stringMatching(reason));
+    for (const reason of reasons) expect(reason).toMatch(/^the job's data is not a file version: /);
+    expect(await list(space)).toHaveLength(junk.length);
+    await eventually(async () => expect(await space.queue('ingest').getFailedCount()).toBe(0));
+    expect(await space.count('vehicle_events')).toBe(0);
+  });
+
+  it('is given up by the command like any other', async () => {
+    await command(space, (runtime) => discardFailed(runtime, all));
+    expect(await space.letters()).toEqual([]);
+  });
+
+  it('that names a file of nobody, or none that is there, is a dead letter with the reason', async () => {
+    await mkdir(space.config.DATA_DIR, { recursive: true });
+    await space.queue('ingest').add('nobody', { name: 'passwd', ...version });
+    await space.queue('ingest').add('gone', { name: 'vehicles_events_gone.json', ...version });
+    expect((await letterOf(space, 'passwd')).reason).toBe('no kind of file has a name like this');
+    expect((await letterOf(space, 'vehicles_events_gone.json')).reason).toMatch(/^not in the data folder any more/);
+  });
+});
+
+describe.each(['archive', 'delete'] as const)('a loaded file with AFTER_LOAD=%s', async (afterLoad) => {
+  const space = await openSpace({ AFTER_LOAD: afterLoad, DURABLE_SECONDS: 3 });
+  const path = (name: string) => join(space.config.DATA_DIR, name);
+  const isThere = (name: string) =>
+    stat(path(name)).then(
+      () => true,
+      () => false,
+    );
+  beforeAll(() => {
+    space.startWatcher();
+    space.startProcessor();
+  });
+
+  it('leaves the folder when its ledger row is durable, not earlier, and a dead letter stays', async () => {
+    const name = 'in/vehicles_events_1.json';
+    await space.put(name, events(3, { vehicle_id: 'leaving' }));
+    await breakFile(space, 'vehicles_events_broken.json');
+    await space.loaded([name]);
+    await eventually(async () => expect(await isThere(name)).toBe(false));
+    const row = (await space.ledger()).find((one) => one.name === name);
+    expect(Date.now() - (row?.finishedAt ?? 0)).toBeGreaterThanOrEqual(3_000);
+    expect(await isThere('vehicles_events_broken.json')).toBe(true);
+    expect(await rowsOf(space, 'leaving')).toHaveLength(3);
+    if (afterLoad === 'archive') expect(await readdir(path('archive/in'))).toEqual(['vehicles_events_1.json']);
+    else expect(await isThere('archive')).toBe(false);
+  });
+
+  it('stays, and is loaded again, when its ledger row was lost', async () => {
+    const name = 'vehicles_events_lost.json';
+    await space.put(name, events(3, { vehicle_id: 'lost' }));
+    await space.loaded([name]);
+    const before = (await space.ledger()).find((one) => one.name === name);
+    await space.read('DELETE FROM files WHERE name = ?', [name]);
+    await space.read("DELETE FROM vehicle_events WHERE vehicle_id = 'lost' AND day = '2026-11-20'");
+    await space.loaded([name]);
+    const after = (await space.ledger()).find((one) => one.name === name);
+    expect(after?.finishedAt).toBeGreaterThan(before?.finishedAt ?? Infinity);
+    expect(await isThere(name)).toBe(true);
+    expect(await rowsOf(space, 'lost')).toHaveLength(3);
+    await eventually(async () => expect(await isThere(name)).toBe(false));
+  });
+
+  it('of a name that left before leaves, too, and an archive keeps both', async () => {
+    const name = 'vehicles_events_twice.json';
+    for (const n of [1, 2]) {
+      await space.put(name, events(n, { vehicle_id: 'twice' }));
+      await eventually(async () => expect((await statesOf(space, name)).length).toBe(n));
+      await eventually(async () => expect(await isThere(name)).toBe(false));
+    }
+    const everything = await readdir(path('.'), { recursive: true });
+    expect(everything.filter((one) => one.includes(name))).toHaveLength(afterLoad === 'archive' ? 2 : 0);
+    expect(await rowsOf(space, 'twice')).toHaveLength(3);
+  });
+});

@@ -1,0 +1,247 @@
+import { mkdtemp, rm } from 'node:fs/promises';
+import { tmpdir } from 'node:os';
+import { join, resolve } from 'node:path';
+import { setTimeout as sleep } from 'node:timers/promises';
+import { Redis } from 'ioredis';
+import { afterAll, describe, expect, it } from 'vitest';
+import { findCassandraJars, startCassandra } from '../../src/local/cassandra.ts';
+import { freePort } from '../../src/local/ports.ts';
+import { findRedisBinary, startRedis } from '../../src/local/redis.ts';
+import { eventually, openSpace, type Space } from './pipeline.ts';
+import { idOf, storedSummaries, summariesOf } from './recomputation.ts';
+import { events, type ProviderEvent } from './records.ts';
+
+const LIB = resolve(import.meta.dirname, '../../.local/lib');
+const BROKEN = '[{"vehicle_id": ';
+
+/** Stores of this file's own, that are killed and started again on the same data. */
+async function ownStores() {
+  const folder = await mkdtemp(join(tmpdir(), 'outages-'));
+  const [binary, jars, redisPort, cassandraPort] = await Promise.all([
+    findRedisBinary(LIB),
+    findCassandraJars(LIB),
+    freePort(0),
+    freePort(0),
+  ]);
+  const startOwnRedis = () => startRedis({ binary, directory: join(folder, 'redis'), port: redisPort });
+  const startOwnCassandra = () =>
+    startCassandra({
+      jars,
+      directory: join(folder, 'cassandra'),
+      port: cassandraPort,
+      heapMb: 512,
+      settings: { auto_snapshot: false },
+    });
+  let [redis, cassandra] = await Promise.all([startOwnRedis(), startOwnCassandra()]);
+  afterAll(async () => {
+    await Promise.all([redis.kill(), cassandra.kill()]);
+    await rm(folder, { recursive: true, maxRetries: 10 });
+  });
+  return {
+    redisUrl: redis.url,
+    cassandraPort,
+    killRedis: () => redis.kill(),
+    restartRedis: async () => {
+      redis = await startOwnRedis();
+    },
+    killCassandra: () => cassandra.kill(),
+    restartCassandra: async () => {
+      cassandra = await startOwnCassandra();
+    },
+  };
+}
+
+const stores = await ownStores();
+
+/** The provider, that goes on whatever happens: a file of ten events every 50 ms until it is told to stop. */
+function startProvider(space: Space, vehicleId: string) {
+  const written: { name: string; records: ProviderEvent[] }[] = [];
+  let goesOn = true;
+  const writing = (async () => {
+    while (goesOn) {
+      const name = `vehicles_events_${vehicleId}_${written.length}.json`;
+      const records = events(10, { vehicle_id: `${vehicleId}-${written.length % 7}` });
+      await space.put(name, records);
+      written.push({ name, records });
+      await sleep(50);
+    }
+  })();
+  return {
+    written,
+    hasWritten: (files: number) => eventually(() => expect(written.length).toBeGreaterThanOrEqual(files)),
+    stop: async () => {
+      goesOn = false;
+      await writing;
+    },
+  };
+}
+
+/** Every record a row and in the summaries, no dead letter, nothing left in the queues. */
+async function expectAllLoaded(space: Space, files: { name: string; records: ProviderEvent[] }[]): Promise<void> {
+  await space.loaded(
+    files.map(({ name }) => name),
+    { withinMs: 60_000 },
+  );
+  const rows = await space.read('SELECT event_id FROM vehicle_events');
+  const records = files.flatMap((file) => file.records);
+  expect(rows.map((row) => row['event_id']).sort()).toEqual(records.map(idOf).sort());
+  for (const row of await space.ledger()) {
+    expect(row).toMatchObject({ state: 'loaded', records: 10, loaded: 10, rejected: 0, error: null });
+  }
+  expect(await space.letters()).toEqual([]);
+  await space.aggregated();
+  expect(await storedSummaries(space.read)).toEqual(summariesOf(records));
+}
+
+describe('while files arrive', async () => {
+  // Two attempts are made within a second: an outage must not count as one.
+  const space = await openSpace({ INGEST_ATTEMPTS: 2 }, stores);
+  const provided: { name: string; records: ProviderEvent[] }[] = [];
+
+  it('Redis goes away and comes back: all are loaded, none is a dead letter', async () => {
+    space.startWatcher();
+    space.startProcessor();
+    space.startProcessor();
+    const provider = startProvider(space, 'redis');
+    await provider.hasWritten(20);
+    await stores.killRedis();
+    await provider.hasWritten(80);
+    await stores.restartRedis();
+    await provider.hasWritten(100);
+    await provider.stop();
+    provided.push(...provider.written);
+    await expectAllLoaded(space, provided);
+  });
+
+  it('Cassandra goes away for longer than all attempts take, and comes back: the same', async () => {
+    const provider = startProvider(space, 'cassandra');
+    await provider.hasWritten(20);
+    await stores.killCassandra();
+    await provider.hasWritten(60);
+    await stores.restartCassandra();
+    await sleep(500);
+    await provider.stop();
+    provided.push(...provider.written);
+    await expectAllLoaded(space, provided);
+  });
+
+  it('both are killed at once, and the pipeline too: the same', async () => {
+    const roles = [space.startRole('watch'), space.startRole('process')];
+    const provider = startProvider(space, 'both');
+    await provider.hasWritten(40);
+    await Promise.all([...roles.map((role) => role.kill()), stores.killRedis(), stores.killCassandra()]);
+    await Promise.all([stores.restartRedis(), stores.restartCassandra()]);
+    await provider.stop();
+    provided.push(...provider.written);
+    await expectAllLoaded(space, provided);
+  });
+}, 120_000);
+
+describe('Redis is emptied', async () => {
+  const space = await openSpace({}, stores);
+
+  it('with files waiting and dead letters there: all are loaded, the dead letters are back with their reasons', async () => {
+    const watcher = space.startWatcher();
+    const processor = space.startProcessor();
+    for (const n of [1, 2]) await space.put(`vehicles_events_broken_${n}.json`, BROKEN, { stoodStill: true });
+    await eventually(async () => expect(await space.letters()).toHaveLength(2));
+    const before = await space.letters();
+    await processor.stop();
+    const files = Array.from({ length: 30 }, (_, n) => ({
+      name: `vehicles_events_${n}.json`,
+      records: events(10, { vehicle_id: `vehicle-${n}` }),
+    }));
+    for (const { name, records } of files) await space.put(name, records);
+    const waiting = () => space.queue('ingest').getJobCountByTypes('waiting', 'prioritized');
+    await eventually(async () => expect(await waiting()).toBe(30));
+
+    const redis = new Redis(stores.redisUrl);
+    await redis.flushall();
+    redis.disconnect();
+    await eventually(async () => expect(await waiting()).toBe(30));
+    const again = space.startProcessor();
+    await space.loaded(files.map(({ name }) => name));
+    expect(await space.count('vehicle_events')).toBe(300);
+    await eventually(async () => {
+      const after = await space.letters();
+      expect(
+        after.map(({ id, name, reason }) => ({ id, name, reason })).sort((a, b) => (a.name < b.name ? -1 : 1)),
+      ).toEqual(
+        before.map(({ id, name, reason }) => ({ id, name, reason })).sort((a, b) => (a.name < b.name ? -1 : 1)),
+      );
+    });
+    // The schedule is back, too.
+    await space.aggregated();
+    expect(await storedSummaries(space.read)).toEqual(summariesOf(files.flatMap(({ records }) => records)));
+    await Promise.all([again.stop(), watcher.stop()]);
+  });
+});
+
+describe('a processor is killed', async () => {
+  const spaces = { middle: await openSpace(), poison: await openSpace() };
+  const large = Array.from({ length: 300 }, (_, n) => events(100, { vehicle_id: `large-${n}` })).flat();
+  const name = 'vehicles_events_large.json';
+
+  it.concurrent('in the middle of a file: another one loads it, every record once', async () => {
+    const space = spaces.middle;
+    const victim = space.startRole('process');
+    space.startWatcher();
+    await space.put(name, large);
+    await eventually(
+      async () => expect((await space.read('SELECT event_id FROM vehicle_events LIMIT 1000')).length).toBe(1_000),
+      { withinMs: 40_000 },
+    );
+    await victim.kill();
+    expect(await space.ledger()).toEqual([]);
+    expect(await space.count('vehicle_events')).toBeLessThan(large.length);
+
+    space.startProcessor();
+    await space.loaded([name], { withinMs: 60_000 });
+    const rows = await space.read('SELECT event_id FROM vehicle_events');
+    expect(rows.map((row) => row['event_id']).sort()).toEqual(large.map(idOf).sort());
+    expect(await space.ledger()).toMatchObject([{ state: 'loaded', records: large.length, loaded: large.length }]);
+    expect(await space.letters()).toEqual([]);
+    await space.aggregated();
+    expect(await storedSummaries(space.read)).toEqual(summariesOf(large));
+  });
+
+  it.concurrent('each time it takes a file: the third time the file is a dead letter, and others go on', async () => {
+    const space = spaces.poison;
+    space.startWatcher();
+    await space.put(name, large);
+    const [file] = await eventually(async () => {
+      const jobs = await space.queue('ingest').getJobs(['waiting', 'prioritized', 'active']);
+      expect(jobs).toHaveLength(1);
+      return jobs;
+    });
+    for (let crash = 1; crash <= 3; crash += 1) {
+      const victim = space.startRole('process');
+      await eventually(
+        async () => {
+          const job = await space.queue('ingest').getJob(file?.id ?? '');
+          expect(job?.processedBy).toMatch(new RegExp(`:${victim.pid}$`));
+          expect(await space.count('vehicle_events')).toBeGreaterThan(0);
+        },
+        { withinMs: 40_000 },
+      );
+      await victim.kill();
+    }
+    expect(await space.ledger()).toEqual([]);
+    space.startProcessor();
+    await space.put('vehicles_events_good.json', events(5, { vehicle_id: 'good' }));
+    await space.loaded(['vehicles_events_good.json']);
+    await eventually(
+      async () =>
+        expect(await space.letters()).toMatchObject([{ name, reason: 'ended 3 processors that were loading it' }]),
+      { withinMs: 40_000 },
+    );
+    // What was written of it is there, and the summaries show it.
+    await space.aggregated();
+    const rows = await space.read('SELECT event_id FROM vehicle_events');
+    const ids = new Set(rows.map((row) => row['event_id']));
+    const { daily } = await storedSummaries(space.read);
+    const written = large.filter((record) => ids.has(idOf(record)));
+    expect(written.length).toBeGreaterThan(0);
+    for (const [key, summary] of Object.entries(summariesOf(written).daily)) expect(daily[key]).toEqual(summary);
+  });
+}, 180_000);

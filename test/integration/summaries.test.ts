@@ -1,0 +1,308 @@
+import { beforeAll, describe, expect, it } from 'vitest';
+import { openQueues, openStore } from '../../src/commands/connect.ts';
+import { createAggregationWorkers } from '../../src/processors/aggregation.ts';
+import { createCounters } from '../../src/queues/counters.ts';
+import { claimEpoch, moveWatermark } from '../../src/storage/aggregation-state.ts';
+import { recomputeDay } from '../../src/storage/summaries.ts';
+import { eventually, openSpace, type Space } from './pipeline.ts';
+import { storedSummaries, summariesOf } from './recomputation.ts';
+import { event, events, type ProviderEvent } from './records.ts';
+
+/** Every run takes another seed; SEED repeats one. */
+const seed = Number(process.env['SEED'] ?? Math.floor(Math.random() * 2 ** 31));
+
+/** Numbers from 0 up to 1, the same for the same seed (mulberry32). */
+function randomNumbers(from: number): () => number {
+  let state = from;
+  return () => {
+    state = (state + 0x6d2b79f5) | 0;
+    let mixed = Math.imul(state ^ (state >>> 15), 1 | state);
+    mixed ^= mixed + Math.imul(mixed ^ (mixed >>> 7), 61 | mixed);
+    return ((mixed ^ (mixed >>> 14)) >>> 0) / 2 ** 32;
+  };
+}
+
+/** Random files: late, out of order, across midnights, duplicates within and between files, ties. */
+function randomFiles(random: () => number, files: number, recordsPerFile: number): ProviderEvent[][] {
+  const below = (n: number) => Math.floor(random() * n);
+  const oneOf = <T>(values: readonly T[]): T => {
+    const value = values[below(values.length)];
+    if (value === undefined) throw new RangeError('nothing to choose from');
+    return value;
+  };
+  const midnights = ['2026-11-20T00:00:00Z', '2026-11-21T00:00:00Z', '1970-01-01T00:00:00Z', '2024-02-29T00:00:00Z'];
+  const time = () => {
+    // Mostly within seconds of a midnight, on both sides; now and then anywhere within the day before.
+    const seconds = random() < 0.7 ? below(7) - 3 : -below(86_400);
+    const start = new Date(Date.parse(oneOf(midnights)) + seconds * 1_000);
+    const decimals = oneOf(['', '.5', '.123456', '.123457', '.123456789', '.123456788', '.999999999', '.000000001']);
+    const [zone, hours] = oneOf([
+      ['', 0],
+      ['Z', 0],
+      ['+05:30', 5.5],
+      ['-11:00', -11],
+    ] as const);
+    return `${new Date(start.getTime() + hours * 3_600_000).toISOString().slice(0, 19)}${decimals}${zone}`;
+  };
+  const all: ProviderEvent[] = [];
+  const make = (): ProviderEvent => {
+    if (all.length > 0 && random() < 0.1) return oneOf(all);
+    const like = all.length > 0 && random() < 0.2 ? oneOf(all) : undefined;
+    const made = event({
+      vehicle_id: like?.vehicle_id ?? `vehicle-${below(25)}`,
+      event_time: like?.event_time ?? time(),
+      event_type: oneOf(['speed', 'brake', 'Zoom', 'ångström', '__proto__']),
+      event_source: oneOf(['gps', 'body']),
+    });
+    all.push(made);
+    return made;
+  };
+  return Array.from({ length: files }, () => Array.from({ length: recordsPerFile }, make));
+}
+
+function shuffled<T>(values: readonly T[], random: () => number): T[] {
+  return values
+    .map((value) => ({ value, at: random() }))
+    .sort((a, b) => a.at - b.at)
+    .map(({ value }) => value);
+}
+
+/** Asks for a run now, as a person does on the board. */
+async function run(space: Space, data: { rebuild?: boolean } = {}): Promise<Record<string, unknown>> {
+  const queue = space.queue('aggregation');
+  const { id = '' } = await queue.add('run by hand', data);
+  return eventually(
+    async () => {
+      const job = await queue.getJob(id);
+      expect(await job?.getState()).toBe('completed');
+      return job?.returnvalue as Record<string, unknown>;
+    },
+    { withinMs: 50_000 },
+  );
+}
+
+describe('random files', async () => {
+  const space = await openSpace();
+
+  it(`in random order, with aggregations between, give the summaries of a recomputation (SEED=${seed})`, async () => {
+    const random = randomNumbers(seed);
+    const files = randomFiles(random, 40, 60).map((records, n) => ({ name: `vehicles_events_${n}.json`, records }));
+    space.startWatcher();
+    space.startProcessor();
+    space.startProcessor();
+    const order = shuffled(files, random);
+    for (const [n, { name, records }] of order.entries()) {
+      await space.put(name, records);
+      if (n % 8 === 5) await run(space);
+      // The same records once more, under another name.
+      if (n % 10 === 7) await space.put(`again/${name}`, shuffled(records, random));
+    }
+    await space.loaded(order.flatMap(({ name }, n) => (n % 10 === 7 ? [name, `again/${name}`] : [name])));
+    await space.aggregated();
+    const stored = await storedSummaries(space.read);
+    const expected = summariesOf(files.flatMap(({ records }) => records));
+    expect(Object.keys(expected.hourly).length).toBeGreaterThan(100);
+    expect(stored, `SEED=${seed}`).toEqual(expected);
+    const runs = await space.read('SELECT hours FROM aggregation_runs');
+    expect(runs.filter((one) => Number(one['hours']) > 0).length).toBeGreaterThan(1);
+  });
+});
+
+describe('a summary', async () => {
+  const own = await openSpace();
+  const records: ProviderEvent[] = [];
+  let files = 0;
+  beforeAll(() => {
+    own.startWatcher();
+    own.startProcessor();
+  });
+
+  async function load(...some: ProviderEvent[]): Promise<void> {
+    files += 1;
+    records.push(...some);
+    await own.put(`vehicles_events_${files}.json`, some);
+    await own.loaded([`vehicles_events_${files}.json`]);
+  }
+
+  async function expectRecomputation(): Promise<void> {
+    await own.aggregated();
+    expect(await storedSummaries(own.read)).toEqual(summariesOf(records));
+  }
+
+  it('names the type of the last event right to the microsecond, and to the nanosecond', async () => {
+    const at = (decimals: string, event_type: string) =>
+      event({ vehicle_id: 'last', event_time: `2026-11-20T10:00:00.${decimals}`, event_type });
+    await load(at('123456', 'zebra'), at('123457', 'aardvark'), at('123455', 'middle'));
+    await expectRecomputation();
+    const last = async () => {
+      const [row] = await own.read("SELECT * FROM daily_summary WHERE vehicle_id = 'last' AND day = '2026-11-20'");
+      return row?.['last_event_type'];
+    };
+    expect(await last()).toBe('aardvark');
+    await load(at('123457001', 'nano'), at('1234565', 'half'));
+    await expectRecomputation();
+    expect(await last()).toBe('nano');
+  });
+
+  it('takes events that are years late', async () => {
+    await load(...events(5, { vehicle_id: 'late', event_time: '1999-12-31T23:59:58' }));
+    await expectRecomputation();
+    await load(event({ vehicle_id: 'late', event_time: '1999-12-31T00:00:00', event_type: 'first' }));
+    await expectRecomputation();
+  });
+
+  const day = "day = '2026-11-20'";
+  /** Forgets what was loaded of a vehicle, in the table and here. */
+  async function loseEvents(vehicleId: string): Promise<void> {
+    await own.read(`DELETE FROM vehicle_events WHERE vehicle_id = '${vehicleId}' AND ${day}`);
+    records.splice(0, records.length, ...records.filter((record) => record.vehicle_id !== vehicleId));
+  }
+
+  it('is mended by a rebuild when it is wrong, gone, or of events that are gone', async () => {
+    await load(...events(30, { vehicle_id: 'wrong' }), ...events(30, { vehicle_id: 'gone' }));
+    await load(...events(3, { vehicle_id: 'no-events' }));
+    await expectRecomputation();
+    for (const statement of [
+      `UPDATE hourly_summary SET event_count = 7, last_event_type = 'x' WHERE vehicle_id = 'wrong' AND ${day} AND hour = 10`,
+      `UPDATE daily_summary SET event_count = 8 WHERE vehicle_id = 'wrong' AND ${day}`,
+      `UPDATE daily_summary_by_day SET event_count = 9 WHERE vehicle_id = 'wrong' AND ${day}`,
+      `INSERT INTO hourly_summary (vehicle_id, day, hour, event_count) VALUES ('wrong', '2026-11-20', 3, 1)`,
+      `DELETE FROM hourly_summary WHERE vehicle_id = 'gone' AND ${day}`,
+      `DELETE FROM daily_summary WHERE vehicle_id = 'gone'`,
+      `DELETE FROM daily_summary_by_day WHERE vehicle_id = 'gone' AND ${day}`,
+    ]) {
+      await own.read(statement);
+    }
+    await loseEvents('no-events');
+    expect(await run(own, { rebuild: true })).toMatchObject({ outcome: 'done', slices: 8 });
+    expect(await storedSummaries(own.read)).toEqual(summariesOf(records));
+  });
+
+  // A known limit: a rebuild finds the days that have events or hours. Nothing that the pipeline does leaves such a row.
+  it.fails('of a day is removed by a rebuild when neither events nor hours stand behind it', async () => {
+    await load(...events(3, { vehicle_id: 'no-hours' }), ...events(3, { vehicle_id: 'only-by-day' }));
+    await expectRecomputation();
+    for (const vehicleId of ['no-hours', 'only-by-day']) {
+      await loseEvents(vehicleId);
+      await own.read(`DELETE FROM hourly_summary WHERE vehicle_id = '${vehicleId}' AND ${day}`);
+    }
+    await own.read("DELETE FROM daily_summary WHERE vehicle_id = 'only-by-day'");
+    expect(await run(own, { rebuild: true })).toMatchObject({ outcome: 'done' });
+    expect(await storedSummaries(own.read)).toEqual(summariesOf(records));
+  });
+});
+
+describe('of two aggregations at once', async () => {
+  const own = await openSpace();
+
+  it('the one that was overtaken writes nothing over the newer one’s result, and does not move the watermark', async () => {
+    const runtime = own.runtime();
+    const store = await openStore(runtime);
+    own.startWatcher();
+    // The schedule's runs are not in the way: no processor takes them while runs are made by hand.
+    const processor = own.startProcessor();
+    const [one, two] = [events(3, { vehicle_id: 'fenced' }), events(3, { vehicle_id: 'fenced' })];
+    await own.put('vehicles_events_1.json', one);
+    await own.put('vehicles_events_2.json', two);
+    await own.loaded(['vehicles_events_1.json', 'vehicles_events_2.json']);
+    await own.aggregated();
+    await processor.stop();
+
+    const day = { vehicleId: 'fenced', day: '2026-11-20' };
+    const older = await claimEpoch(store);
+    const newer = await claimEpoch(store);
+    expect(newer.epoch).toBeGreaterThan(older.epoch);
+    await recomputeDay(store, day, 'all', newer.epoch);
+    const right = summariesOf([...one, ...two]);
+    expect(await storedSummaries(own.read)).toEqual(right);
+
+    // What the older run sees is wrong: it may write it as late as it likes.
+    await own.read(
+      "DELETE FROM vehicle_events WHERE vehicle_id = 'fenced' AND day = '2026-11-20' AND event_time < '2026-11-20T10:00:01Z'",
+    );
+    await recomputeDay(store, day, 'all', older.epoch);
+    expect(await storedSummaries(own.read)).toEqual(right);
+    await own.read("DELETE FROM vehicle_events WHERE vehicle_id = 'fenced' AND day = '2026-11-20'");
+    await recomputeDay(store, day, 'all', older.epoch);
+    expect(await storedSummaries(own.read)).toEqual(right);
+
+    const watermark = async () => (await own.read('SELECT watermark FROM aggregation_state'))[0]?.['watermark'];
+    const before = await watermark();
+    expect(await moveWatermark(store, older.epoch, Date.now())).toBe(false);
+    expect(await watermark()).toBe(before);
+    expect(await moveWatermark(store, newer.epoch, Date.parse('2026-01-01'))).toBe(true);
+    expect(await watermark()).toBe('2026-01-01T00:00:00.000Z');
+  });
+});
+
+describe('many aggregations at once', async () => {
+  const crowd = await openSpace();
+
+  it('that nothing keeps apart end with the summaries of a recomputation', async () => {
+    crowd.startWatcher();
+    for (let n = 0; n < 3; n += 1) crowd.startProcessor();
+    const random = randomNumbers(seed + 1);
+    const files = randomFiles(random, 20, 50);
+    const names = files.map((_, n) => `vehicles_events_${n}.json`);
+    const queue = crowd.queue('aggregation');
+    for (const [n, records] of files.entries()) {
+      await queue.removeGlobalConcurrency();
+      await queue.addBulk([1, 2, 3].map((by) => ({ name: `run by hand ${by}`, data: {} })));
+      await crowd.put(names[n] ?? '', records);
+    }
+    await crowd.loaded(names);
+    await crowd.aggregated();
+    expect(await storedSummaries(crowd.read), `SEED=${seed}`).toEqual(summariesOf(files.flat()));
+    const outcomes = (await crowd.read('SELECT outcome FROM aggregation_runs')).map((row) => row['outcome']);
+    expect(outcomes).toContain('overtaken');
+  });
+});
+
+describe('a window of more changes than one job takes', async () => {
+  const own = await openSpace();
+
+  it('is cut into slices that two processors share, and is right', async () => {
+    const records = Array.from({ length: 21 * 24 * 42 }, (_, n) =>
+      event({
+        vehicle_id: `vehicle-${n % 42}`,
+        event_time: `2026-10-${String(1 + (Math.floor(n / 42) % 21)).padStart(2, '0')}T${String(Math.floor(n / 42 / 21)).padStart(2, '0')}:30:00.000001`,
+        event_extra_data: {},
+      }),
+    );
+    // Nobody aggregates before all of it is loaded.
+    const loading = own.startProcessor();
+    await own.queue('aggregation').pause();
+    own.startWatcher();
+    await own.put('vehicles_events_large.json', records);
+    await own.loaded(['vehicles_events_large.json'], { withinMs: 45_000 });
+    await loading.stop();
+    const [file] = await own.ledger();
+    // One window for all of it: the changes of a large file are noted while it is loaded.
+    await eventually(() =>
+      expect(Date.now()).toBeGreaterThan((file?.finishedAt ?? 0) + 1_000 * own.config.SETTLE_SECONDS),
+    );
+    await own.queue('aggregation').resume();
+
+    for (const workerName of ['left', 'right']) {
+      const runtime = own.runtime();
+      const opened = await openQueues(runtime);
+      const store = await openStore(runtime);
+      const counters = createCounters(opened.queues, runtime.log);
+      runtime.shutdown.defer('counters', counters.close);
+      const workers = createAggregationWorkers({ ...opened, ...runtime, store, counters, workerName });
+      runtime.shutdown.defer('workers', () => Promise.all(workers.map((worker) => worker.close())));
+    }
+    const large = await eventually(
+      async () => {
+        const [found] = await own.read('SELECT * FROM aggregation_runs WHERE slices = 8 ALLOW FILTERING');
+        expect(found).toBeDefined();
+        return found;
+      },
+      { withinMs: 50_000 },
+    );
+    expect(large).toMatchObject({ kind: 'incremental', outcome: 'done', hours: records.length, days: 42 * 21 });
+    const slices = await own.queue('aggregation-slice').getCompleted();
+    expect(new Set(slices.map((slice) => slice.processedBy))).toEqual(new Set(['left', 'right']));
+    expect(await storedSummaries(own.read)).toEqual(summariesOf(records));
+  });
+});
