@@ -28,40 +28,32 @@ const KEYS_OF_ONE_JOB = 20_000;
 
 type RunJob = Job<AggregationJob, AggregationResult>;
 
-/** One vehicle's day, and which hours of it are to be recomputed: starts in ms since the epoch, or all. */
-interface DayWork extends StoredDay {
-  hours: Set<number> | 'all';
-}
-
-/** Distinct keys, gathered by vehicle and day. */
+/** Distinct keys, gathered by day: which hours of it are to be recomputed, as starts in ms since the epoch, or all. */
 function createWork() {
-  const days = new Map<string, DayWork>();
+  const days = new Map<string, { stored: StoredDay; hours: Set<number> | 'all' }>();
   let keys = 0;
   return {
     keys: () => keys,
     add: (key: TouchedHour | StoredDay) => {
-      const day = 'hour' in key ? dayOf(key.hour) : key.day;
-      const id = `${day} ${key.vehicleId}`;
-      const work = days.get(id) ?? { vehicleId: key.vehicleId, day, hours: new Set<number>() };
+      const stored = 'hour' in key ? { vehicleId: key.vehicleId, day: dayOf(key.hour) } : key;
+      const id = `${stored.day} ${stored.vehicleId}`;
+      const work = days.get(id) ?? { stored, hours: new Set<number>() };
       days.set(id, work);
       if (work.hours === 'all' || ('hour' in key && work.hours.has(key.hour))) return;
       keys += 1;
       if ('hour' in key) work.hours.add(key.hour);
       else work.hours = 'all';
     },
-    take: (): DayWork[] => {
-      const taken = [...days.values()];
+    /** Recomputes what was added, and starts anew. */
+    recompute: async (store: Store, epoch: bigint) => {
+      const limit = pLimit(DAYS_AT_ONCE);
+      const work = [...days.values()];
       days.clear();
       keys = 0;
-      return taken;
+      const counts = work.map(({ stored, hours }) => limit(() => recomputeDay(store, stored, hours, epoch)));
+      return { hours: (await Promise.all(counts)).reduce((sum, count) => sum + count, 0), days: work.length };
     },
   };
-}
-
-async function recompute(store: Store, work: readonly DayWork[], epoch: bigint) {
-  const limit = pLimit(DAYS_AT_ONCE);
-  const hours = await Promise.all(work.map((day) => limit(() => recomputeDay(store, day, day.hours, epoch))));
-  return { hours: hours.reduce((sum, count) => sum + count, 0), days: work.length };
 }
 
 /** Recomputes one shard, some tens of thousands of keys at a time. A vehicle's days are in no other slice. */
@@ -70,7 +62,7 @@ async function runSlice(store: Store, { kind, shard, after, until, ...slice }: A
   const total = { epoch: slice.epoch, hours: 0, days: 0 };
   const work = createWork();
   const flush = async () => {
-    const done = await recompute(store, work.take(), epoch);
+    const done = await work.recompute(store, epoch);
     total.hours += done.hours;
     total.days += done.days;
   };
@@ -125,11 +117,11 @@ async function aggregate(job: RunJob, token: string, needs: ProcessorNeeds): Pro
     if (result === undefined) throw new Error('slices of the run are missing');
     return result;
   }
-  return finish(job, window, { ...(await recompute(store, work, epoch)), slices: 0 }, needs);
+  return finish(job, window, { ...(await work.recompute(store, epoch)), slices: 0 }, needs);
 }
 
 /** All keys of the window, or undefined when they are too many for one job. */
-async function smallWork(store: Store, { after, until }: ClaimedWindow): Promise<DayWork[] | undefined> {
+async function smallWork(store: Store, { after, until }: ClaimedWindow) {
   const work = createWork();
   const shards = Array.from({ length: SHARDS }, async (_, shard) => {
     for await (const key of readChanges(store, shard, after, until)) {
@@ -138,7 +130,7 @@ async function smallWork(store: Store, { after, until }: ClaimedWindow): Promise
     }
   });
   await Promise.all(shards);
-  return work.keys() > KEYS_OF_ONE_JOB ? undefined : work.take();
+  return work.keys() > KEYS_OF_ONE_JOB ? undefined : work;
 }
 
 /** Adds one child job a shard, which any processor may take. */
