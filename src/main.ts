@@ -1,4 +1,4 @@
-import { existsSync } from 'node:fs';
+import { existsSync, writeFileSync } from 'node:fs';
 import { Command, CommanderError, InvalidArgumentError } from 'commander';
 import { aggregateNow } from './commands/aggregate.ts';
 import { backfill } from './commands/backfill.ts';
@@ -52,6 +52,8 @@ async function runCommand(name: string, command: (runtime: Runtime) => Promise<v
     shutdown.request();
   };
   process.on('SIGINT', onSignal).on('SIGTERM', onSignal);
+  // For a health check from outside: a process that hangs does not touch the file.
+  if (config.HEARTBEAT_FILE !== undefined) setInterval(writeFileSync, 10_000, config.HEARTBEAT_FILE, '').unref();
   // `pipeline start` keeps a channel to its roles: when it is gone, so are they.
   process.on('disconnect', () => shutdown.request());
   process.on('unhandledRejection', (error) => {

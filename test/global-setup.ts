@@ -1,4 +1,4 @@
-import { rm } from 'node:fs/promises';
+import { readdir, rm } from 'node:fs/promises';
 import { resolve } from 'node:path';
 import type { TestProject } from 'vitest/node';
 import { findCassandraJars, startCassandra } from '../src/local/cassandra.ts';
@@ -17,30 +17,34 @@ declare module 'vitest' {
 
 const LOCAL = resolve(import.meta.dirname, '../.local');
 
-/** An empty folder for this run's stores. Another run of the tests may be under way in its own. */
+/** An empty folder for this run's stores; those of runs that were killed go, with what they have left running. */
 async function claimFolder(): Promise<string> {
-  for (let run = 1; ; run += 1) {
-    const folder = `${LOCAL}/test${run === 1 ? '' : `-${run}`}`;
-    const servers = await Promise.all([findServer(`${folder}/redis`), findServer(`${folder}/cassandra`)]);
-    if (servers.some((server) => server?.inUse)) continue;
-    for (const server of servers) if (server !== undefined) process.kill(server.pid, 'SIGKILL');
-    await rm(folder, { recursive: true, force: true, maxRetries: 10 });
-    return folder;
+  for (const name of await readdir(LOCAL).catch(() => [])) {
+    const owner = Number(/^test-(\d+)$/.exec(name)?.[1]);
+    if (!owner || isAlive(owner)) continue;
+    for (const store of ['redis', 'cassandra']) {
+      const left = await findServer(`${LOCAL}/${name}/${store}`);
+      if (left !== undefined) process.kill(left.pid, 'SIGKILL');
+    }
+    await rm(`${LOCAL}/${name}`, { recursive: true, force: true, maxRetries: 10 });
+  }
+  return `${LOCAL}/test-${process.pid}`;
+}
+
+function isAlive(pid: number): boolean {
+  try {
+    return process.kill(pid, 0);
+  } catch {
+    return false;
   }
 }
 
 /** One empty Redis and one empty Cassandra for the whole run; every test has a keyspace and a prefix of its own. */
 export default async function setup(project: TestProject): Promise<() => Promise<void>> {
-  const [binary, jars] = await Promise.all([
-    findRedisBinary(`${LOCAL}/lib`),
-    findCassandraJars(`${LOCAL}/lib`),
-  ]);
+  const jars = await findCassandraJars(`${LOCAL}/lib`);
+  const binary = await findRedisBinary(`${LOCAL}/lib`);
   const folder = await claimFolder();
-  const redis = await startRedis({
-    binary,
-    directory: `${folder}/redis`,
-    port: await freePort(0),
-  });
+  const redis = await startRedis({ binary, directory: `${folder}/redis`, port: await freePort(0) });
   const cassandra = await startCassandra({
     jars,
     directory: `${folder}/cassandra`,

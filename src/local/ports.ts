@@ -1,24 +1,16 @@
 import { createServer } from 'node:net';
 
-function listen(port: number, host: string): Promise<number | undefined> {
+/** The first free TCP port of `host` from `wanted` upwards; 0 means any. */
+export function freePort(wanted: number, host = '127.0.0.1'): Promise<number> {
   return new Promise((resolve, reject) => {
     const server = createServer();
     server.once('error', (error: NodeJS.ErrnoException) => {
-      if (error.code === 'EADDRINUSE' || error.code === 'EACCES') resolve(undefined);
+      if (error.code === 'EADDRINUSE' || error.code === 'EACCES') resolve(freePort(wanted + 1, host));
       else reject(error);
     });
-    server.listen({ port, host, exclusive: true }, () => {
+    server.listen({ port: wanted, host, exclusive: true }, () => {
       const address = server.address();
-      server.close(() => resolve(typeof address === 'object' && address !== null ? address.port : undefined));
+      server.close(() => resolve(typeof address === 'object' && address !== null ? address.port : wanted));
     });
   });
-}
-
-/** The first free TCP port of `host` from `preferred` upwards; 0 means any. */
-export async function freePort(preferred: number, host = '127.0.0.1'): Promise<number> {
-  for (let port = preferred; port <= Math.min(preferred + 100, 65_535); port += 1) {
-    const free = await listen(port, host);
-    if (free !== undefined) return free;
-  }
-  throw new Error(`no free port on ${host} from ${preferred} to ${preferred + 100}`);
 }

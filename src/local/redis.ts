@@ -1,110 +1,37 @@
-import { chmod, rename } from 'node:fs/promises';
+import { readdir } from 'node:fs/promises';
 import { join } from 'node:path';
 import { execa } from 'execa';
-import { Redis } from 'ioredis';
 import { UsageError } from '../config.ts';
-import { fetchArtifact, runTool } from './maven.ts';
-import { startServer, type LocalServer } from './server.ts';
-
-const REDIS_ON_PATH = 'redis-server';
-const EMBEDDED_REDIS = { groupId: 'com.github.codemonstur', artifactId: 'embedded-redis', version: '1.4.3' };
-
-/** The servers inside that jar, by `process.platform` and `process.arch`. */
-const BINARIES: Record<string, string> = {
-  'linux-x64': 'redis-server-6.2.6-v5-linux-amd64',
-  'linux-arm64': 'redis-server-6.2.7-linux-arm64',
-  'darwin-x64': 'redis-server-6.2.6-v5-darwin-amd64',
-  'darwin-arm64': 'redis-server-6.2.6-v5-darwin-arm64',
-};
+import { fetchLibraries } from './maven.ts';
+import { startServer, type Place } from './server.ts';
 
 /**
- * Path of a Redis 6.2 or later: the one on the PATH, else the binary that a Maven artifact carries.
+ * Path of a Redis 6.2 or later: the one on the PATH, else one that Maven fetches.
  *
- * @throws UsageError when there is none for this platform
+ * @throws UsageError when there is none for this platform, or Maven cannot fetch it
  */
 export async function findRedisBinary(libDirectory: string, signal?: AbortSignal): Promise<string> {
-  const { stdout } = await execa(REDIS_ON_PATH, ['--version'], { reject: false });
-  const [, major, minor] = /v=(\d+)\.(\d+)/.exec(stdout) ?? [];
-  if (Number(major) > 6 || (Number(major) === 6 && Number(minor) >= 2)) return REDIS_ON_PATH;
-
-  const binary = BINARIES[`${process.platform}-${process.arch}`];
-  if (binary === undefined) {
-    throw new UsageError(
-      `There is no ready-made Redis for ${process.platform} on ${process.arch}: install redis-server 6.2 or later, or set REDIS_URL.`,
-    );
-  }
-  const folder = await fetchArtifact(EMBEDDED_REDIS, libDirectory, {
-    signal,
-    prepare: async (temporary) => {
-      const jar = `${EMBEDDED_REDIS.artifactId}-${EMBEDDED_REDIS.version}.jar`;
-      await runTool('Unpacking Redis needs', 'jar', ['xf', jar, binary], { cwd: temporary, signal });
-      await rename(join(temporary, binary), join(temporary, 'redis-server'));
-      await chmod(join(temporary, 'redis-server'), 0o755);
-    },
-  });
-  return join(folder, 'redis-server');
-}
-
-export interface LocalRedis extends LocalServer {
-  readonly host: string;
-  readonly port: number;
-  readonly url: string;
-}
-
-async function answers(url: string): Promise<boolean> {
-  // connect() waits for the data to be loaded: its ready check reads `loading` from INFO.
-  const redis = new Redis(url, { lazyConnect: true, retryStrategy: null, connectTimeout: 1_000 });
-  redis.on('error', () => undefined);
-  try {
-    await redis.connect();
-    await redis.ping();
-    return true;
-  } catch {
-    return false;
-  } finally {
-    redis.disconnect();
-  }
+  const onPath = 'redis-server';
+  const { stdout } = await execa(onPath, ['--version'], { reject: false });
+  if (/v=(6\.[2-9]|[7-9]|\d\d)/.test(stdout)) return onPath;
+  const folder = await fetchLibraries(libDirectory, signal);
+  const platform = `${process.platform}-${process.arch.replace('x64', 'amd64')}`;
+  const binary = (await readdir(folder)).find((file) => file.startsWith('redis-server') && file.endsWith(platform));
+  if (binary !== undefined) return join(folder, binary);
+  throw new UsageError(`There is no ready-made Redis for ${platform}: install redis-server 6.2 or later.`);
 }
 
 /**
  * Starts a Redis that keeps every write in its append-only file and never evicts, on loopback.
  *
- * @param args further options of redis-server, as on its command line
+ * @param options `binary` is from findRedisBinary; `args` are further options of redis-server
  */
-export async function startRedis(options: {
-  binary: string;
-  directory: string;
-  port: number;
-  password?: string;
-  args?: readonly string[];
-  signal?: AbortSignal | undefined;
-}): Promise<LocalRedis> {
-  const { binary, directory, port, password, signal } = options;
-  const host = '127.0.0.1';
-  const url = `redis://${password === undefined ? '' : `:${encodeURIComponent(password)}@`}${host}:${port}`;
-  const settings: Record<string, string> = {
-    bind: host,
-    port: String(port),
-    dir: directory,
-    'protected-mode': 'yes',
-    daemonize: 'no',
-    appendonly: 'yes',
-    save: '',
-    'maxmemory-policy': 'noeviction',
-    // Redis would replace its command line, and a later start could not tell whose it is.
-    'set-proc-title': 'no',
-    ...(password === undefined ? {} : { requirepass: password }),
-  };
-  const server = await startServer({
-    name: 'Redis',
-    command: binary,
-    args: [...Object.entries(settings).flatMap(([name, value]) => [`--${name}`, value]), ...(options.args ?? [])],
-    directory,
-    address: { url },
-    isReady: () => answers(url),
-    readyWithinMs: 60_000,
-    stopWithinMs: 3_000,
-    signal,
-  });
-  return { ...server, host, port, url };
+export async function startRedis(options: Place & { binary: string; args?: readonly string[] }) {
+  const { binary, directory, port, args = [] } = options;
+  const listen = ['--bind', '127.0.0.1', '--port', String(port)];
+  const keep = ['--dir', directory, '--appendonly', 'yes', '--save', '', '--maxmemory-policy', 'noeviction'];
+  // With a title of its own instead of its command line, a later start could not tell whose it is.
+  const command = [binary, ...listen, ...keep, '--set-proc-title', 'no', ...args];
+  const server = await startServer('Redis', command, 'Ready to accept connections', options);
+  return { ...server, url: `redis://127.0.0.1:${port}` };
 }

@@ -7,14 +7,15 @@ import { Client } from 'cassandra-driver';
 import { execa } from 'execa';
 import { Redis } from 'ioredis';
 import { afterEach, beforeEach, describe, expect, it, onTestFinished, vi } from 'vitest';
-import { UsageError } from '../../src/config.ts';
+import { parseConfig } from '../../src/config.ts';
 import { findCassandraJars, startCassandra } from '../../src/local/cassandra.ts';
-import { fetchArtifact } from '../../src/local/maven.ts';
+import { fetchLibraries } from '../../src/local/maven.ts';
 import { freePort } from '../../src/local/ports.ts';
 import { findRedisBinary, startRedis } from '../../src/local/redis.ts';
 import { findServer, type LocalServer } from '../../src/local/server.ts';
 import { findLocalServices, startLocalServices } from '../../src/local/services.ts';
-import type { Progress } from '../../src/progress.ts';
+import { createLog } from '../../src/log.ts';
+import { createShutdown } from '../../src/shutdown.ts';
 
 const LIB = resolve(import.meta.dirname, '../../.local/lib');
 
@@ -37,7 +38,7 @@ function stopAfterTest<T extends LocalServer>(server: T): T {
   return server;
 }
 
-async function redisIn(directory: string, more: { password?: string; args?: string[] } = {}) {
+async function redisIn(directory: string, more: { args?: string[] } = {}) {
   const binary = await findRedisBinary(LIB);
   return stopAfterTest(await startRedis({ binary, directory, port: await freePort(0), ...more }));
 }
@@ -92,8 +93,6 @@ async function usePath(...tools: string[]): Promise<void> {
   });
 }
 
-const quiet = (said: string[] = []): Progress => ({ step: (_, work) => work(), say: (line) => said.push(line) });
-
 describe('a local Redis', () => {
   it('keeps what was written over a stop and a start, and over being killed', async () => {
     const first = await redisIn(folder);
@@ -111,7 +110,7 @@ describe('a local Redis', () => {
   });
 
   it('never evicts, has an append-only file and takes further settings', async () => {
-    const server = await redisIn(folder, { password: 'p@ss:/word', args: ['--maxmemory', '64mb'] });
+    const server = await redisIn(folder, { args: ['--maxmemory', '64mb'] });
     const setting = (name: string) => withRedis(server.url, async (redis) => redis.config('GET', name));
     expect(await setting('maxmemory-policy')).toEqual(['maxmemory-policy', 'noeviction']);
     expect(await setting('appendonly')).toEqual(['appendonly', 'yes']);
@@ -126,16 +125,18 @@ describe('a local Redis', () => {
       process.kill(process.pid, 'SIGKILL');`;
     await execa(process.execPath, ['--import', 'tsx', '--input-type=module', '-e', script], { reject: false });
     const left = await findServer(folder);
-    expect(left).toMatchObject({ inUse: false });
+    expect(await isAlive(left?.pid ?? 0)).toBe(true);
 
     const next = await redisIn(folder);
     expect(await isAlive(left?.pid ?? 0)).toBe(false);
-    expect(await findServer(folder)).toMatchObject({ pid: next.pid, inUse: true });
+    expect(await findServer(folder)).toMatchObject({ pid: next.pid, owner: process.pid });
   });
 
   it('refuses a folder that a living process uses', async () => {
     await redisIn(folder);
-    await expect(redisIn(folder)).rejects.toThrow(/Redis already runs on .*, started by process \d+: stop that one/);
+    await expect(redisIn(folder)).rejects.toThrow(
+      /Redis already runs on .*: stop process \d+, or set another LOCAL_DIR/,
+    );
   });
 
   it('says why it does not start', async () => {
@@ -163,7 +164,7 @@ describe('a local Cassandra', () => {
 
     const second = await cassandraIn(folder);
     expect(await query(second, 'SELECT n FROM kept.rows')).toHaveLength(200);
-    expect(await readFile(join(folder, 'system.log'), 'utf8')).toContain('Startup complete');
+    expect(await readFile(join(folder, 'console.log'), 'utf8')).toContain('Startup complete');
   });
 
   it('says why it does not start', async () => {
@@ -176,58 +177,59 @@ describe('a local Cassandra', () => {
 });
 
 describe('the local stores together', () => {
-  const config = async (changes: object = {}) => ({
-    LOCAL_DIR: folder,
-    LOCAL_REDIS_PORT: await freePort(0),
-    LOCAL_CASSANDRA_PORT: await freePort(0),
-    REDIS_URL: undefined,
-    CASSANDRA_CONTACT_POINTS: ['cassandra.example.com'],
-    ...changes,
-  });
-  const { signal } = new AbortController();
-  /** The jars are there already. */
-  const shareJars = () => symlink(LIB, join(folder, 'lib'));
+  /** Starts them with a port of Cassandra's that may be taken; the jars are there already. */
+  async function startBoth(environment: Record<string, string> = {}) {
+    await symlink(LIB, join(folder, 'lib'));
+    const config = parseConfig({
+      LOCAL_DIR: folder,
+      LOCAL_REDIS_PORT: '0',
+      LOCAL_CASSANDRA_PORT: '0',
+      LOG_LEVEL: 'silent',
+      ...environment,
+    });
+    const shutdown = createShutdown(createLog(config, 'test'));
+    onTestFinished(() => shutdown.release());
+    const said = vi.spyOn(process.stderr, 'write').mockReturnValue(true);
+    onTestFinished(() => said.mockRestore());
+    const started = startLocalServices(config, shutdown);
+    return { started, shutdown, said: () => said.mock.calls.join('\n') };
+  }
 
   it('are found by other processes while they run, and listen on the next port where one is taken', async () => {
-    await shareJars();
     const { port } = await takePort();
-    const said: string[] = [];
-    const services = await startLocalServices({
-      config: await config({ LOCAL_CASSANDRA_PORT: port, CASSANDRA_CONTACT_POINTS: undefined }),
-      progress: quiet(said),
-      signal,
-    });
-    onTestFinished(() => services.stop());
-    const chosen = Number(services.environment['CASSANDRA_PORT']);
+    const { started, shutdown, said } = await startBoth({ LOCAL_CASSANDRA_PORT: String(port) });
+    await started;
+    const found = await findLocalServices(folder);
+    const chosen = found?.cassandra?.port ?? 0;
     expect(chosen).toBeGreaterThan(port);
-    expect(said).toEqual([expect.stringContaining(`Port ${port} is taken`)]);
-    expect(await findLocalServices(folder)).toEqual({
-      redisUrl: services.environment['REDIS_URL'],
-      cassandra: { contactPoint: '127.0.0.1', port: chosen, datacenter: 'datacenter1' },
-    });
-    await services.stop();
+    expect(said()).toContain(`Cassandra answers on 127.0.0.1:${chosen}, as port ${port} is taken`);
+    await query({ host: '127.0.0.1', port: chosen, datacenter: 'datacenter1' }, 'SELECT now() FROM system.local');
+    expect(await withRedis(found?.redisUrl ?? '', (redis) => redis.ping())).toBe('PONG');
+    await shutdown.release();
     expect(await findLocalServices(folder)).toBeUndefined();
   });
 
   it('are not started where the environment points to others', async () => {
-    const services = await startLocalServices({
-      config: await config({ REDIS_URL: 'redis://redis.example.com' }),
-      progress: quiet(),
-      signal,
-    });
-    expect(services.environment).toEqual({});
+    const others = { REDIS_URL: 'redis://redis.example.com', CASSANDRA_CONTACT_POINTS: 'cassandra.example.com' };
+    const { started } = await startBoth(others);
+    await started;
     expect(await findLocalServices(folder)).toBeUndefined();
   });
 
   it('leave nothing running when one of them cannot start', async () => {
-    await shareJars();
-    await usePath('jar');
-    const starting = startLocalServices({
-      config: await config({ CASSANDRA_CONTACT_POINTS: undefined }),
-      progress: quiet(),
-      signal,
-    });
-    await expect(starting).rejects.toThrow(UsageError);
+    await writeFile(join(folder, 'redis'), 'in the way of the folder');
+    const { started, shutdown } = await startBoth();
+    await expect(started).rejects.toThrow('EEXIST');
+    await shutdown.release();
+    expect(await findLocalServices(folder)).toBeUndefined();
+  });
+
+  it('are cut short by the wish to stop, and leave nothing running', async () => {
+    const { started, shutdown } = await startBoth({ REDIS_URL: 'redis://redis.example.com' });
+    const refused = expect(started).rejects.toThrow('abort');
+    await vi.waitUntil(() => findLocalServices(folder), { timeout: 20_000 });
+    shutdown.request();
+    await refused;
     expect(await findLocalServices(folder)).toBeUndefined();
   });
 });
@@ -236,34 +238,40 @@ describe('a missing tool is one sentence that says what to install, and the comp
   it('java', async () => {
     await usePath('mvn');
     await expect(findCassandraJars(join(folder, 'lib'))).rejects.toThrow(
-      /^A local Cassandra needs java, which is not on the PATH\. Install a JDK 17 and Maven .*docker compose --profile demo up\.$/,
+      /^The local stores need java, which is not on the PATH\. Install a JDK 17 and Maven .*docker compose --profile demo up\.$/,
     );
   });
 
   it('mvn', async () => {
     await usePath('java');
     await expect(findCassandraJars(join(folder, 'lib'))).rejects.toThrow(
-      /^Fetching cassandra-all 5\.0\.6 needs mvn, which is not on the PATH\. Install .*docker compose --profile demo up\.$/,
+      /^The local stores need mvn, which is not on the PATH\. Install .*docker compose --profile demo up\.$/,
     );
   });
 });
 
 it('an mvn that fails gives its reason in the sentence, and leaves nothing behind', async () => {
   const mvn = join(folder, 'mvn');
-  await writeFile(mvn, '#!/bin/sh\necho "[INFO] resolving"; echo "[ERROR] Unknown host repo.example.com"; exit 1\n');
+  await writeFile(
+    mvn,
+    `#!/bin/sh
+mkdir -p "${folder}/lib"; echo "[INFO] resolving"; echo "[ERROR] Unknown host repo.example.com"; exit 1
+`,
+  );
   await chmod(mvn, 0o755);
   vi.stubEnv('PATH', `${folder}:${process.env['PATH'] ?? ''}`);
   onTestFinished(() => void vi.unstubAllEnvs());
-  const artifact = { groupId: 'g', artifactId: 'a', version: '1' };
-  await expect(fetchArtifact(artifact, join(folder, 'lib'))).rejects.toThrow(
-    /^Fetching a 1 needs mvn, which failed: \[ERROR\] Unknown host repo\.example\.com\. Install /,
+  await expect(fetchLibraries(join(folder, 'lib'))).rejects.toThrow(
+    /^The local stores need mvn, which failed: \[ERROR\] Unknown host repo\.example\.com\. Install /,
   );
   expect(await readdir(join(folder, 'lib'))).toEqual([]);
 });
 
-it('an artifact that several processes fetch at once arrives whole, once', async () => {
-  const redis = { groupId: 'com.github.codemonstur', artifactId: 'embedded-redis', version: '1.4.3' };
-  const folders = await Promise.all([1, 2].map(() => fetchArtifact(redis, folder)));
-  expect(new Set(folders)).toEqual(new Set([join(folder, 'embedded-redis-1.4.3')]));
-  expect(await readFile(join(folder, 'embedded-redis-1.4.3', 'embedded-redis-1.4.3.jar'))).toHaveProperty('length');
+it('libraries that several processes fetch at once arrive whole, once', async () => {
+  const [one, other] = await Promise.all([fetchLibraries(folder), fetchLibraries(folder)]);
+  expect(one).toBe(other);
+  expect(await readdir(folder)).toHaveLength(1);
+  const files = await readdir(one);
+  expect(files).toContain('cassandra-all-5.0.6.jar');
+  expect(files.filter((file) => file.startsWith('redis-server-')).length).toBeGreaterThan(1);
 });

@@ -44,12 +44,7 @@ function npmStart(args: string[] = []) {
   });
   const { pid } = child;
   if (pid === undefined) throw new Error('npm cannot be run');
-  const group = {
-    pid,
-    signal: (signal: NodeJS.Signals) => process.kill(-pid, signal),
-    ended: child,
-    output: '',
-  };
+  const group = { pid, signal: (signal: NodeJS.Signals) => process.kill(-pid, signal), ended: child, output: '' };
   child.all.on('data', (chunk: Buffer) => (group.output += chunk.toString()));
   onTestFinished(async () => {
     try {
@@ -69,9 +64,7 @@ async function processes() {
   const { stdout } = await execa('ps', ['-ww', '-eo', 'pid=,ppid=,stat=,args=']);
   return stdout.split('\n').flatMap((line) => {
     const [, pid, parent, state, command = ''] = /^\s*(\d+)\s+(\d+)\s+(\S+)\s+(.*)$/.exec(line) ?? [];
-    return state === undefined || state.startsWith('Z')
-      ? []
-      : [{ pid: Number(pid), parent: Number(parent), command }];
+    return state === undefined || state.startsWith('Z') ? [] : [{ pid: Number(pid), parent: Number(parent), command }];
   });
 }
 
