@@ -41,7 +41,7 @@ export async function connectQueues(config: Config, log: Logger) {
     if (info === undefined) throw new Error('no answer in five seconds');
     const policy = /^maxmemory_policy:([\w-]+)/m.exec(info)?.[1] ?? 'noeviction';
     if (policy !== 'noeviction')
-      throw new UsageError(`Redis evicts keys (${policy}) and may drop queued files: set maxmemory-policy to noeviction.`);
+      throw new UsageError(`Redis evicts keys (${policy}), queued files too: set maxmemory-policy to noeviction.`);
     if (info.includes('aof_enabled:0'))
       log.warn('redis has no append-only file: after a crash of it, reconciliation has to queue the files again');
   } catch (error) {
