@@ -10,7 +10,7 @@ const REJECTED_TEXT_LENGTH = 4_000;
  * `loaded`: every record is a row or a rejection. `unchanged`: the content of a loaded version of the name.
  * `discarded`: a dead letter that a person gave up. `superseded`: one whose name was loaded in another version.
  */
-export type FileState = 'loaded' | 'unchanged' | 'dead_letter' | 'discarded' | 'superseded';
+type FileState = 'loaded' | 'unchanged' | 'dead_letter' | 'discarded' | 'superseded';
 
 /** The ledger's row of one file version, by its columns. `null` as the error removes that of an earlier attempt. */
 export interface LedgerEntry extends FileVersion {
