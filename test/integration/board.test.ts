@@ -105,27 +105,23 @@ describe('the board without a password, on loopback', () => {
     const origins = [{ 'sec-fetch-site': 'same-origin' }, { origin: board.url }, {}];
     const paths = ['/etc/passwd', '../outside.json', 'a/../../outside.json'];
     for (const [index, name] of paths.entries()) {
-      const body = JSON.stringify({ name, data: { name, size: 1, mtimeNs: '1' }, options: {} });
+      const data = { name, size: 1, mtimeNs: '1' };
+      const body = JSON.stringify({ name: `by hand ${index}`, data, options: {} });
       const answer = await send(board, add, { method: 'POST', headers: { ...JSON_BODY, ...origins[index] }, body });
       expect(answer.status).toBe(200);
     }
     await expect.poll(() => board.deadLetterQueue.getFailedCount(), { timeout: 10_000 }).toBe(paths.length);
     const failed = await board.deadLetterQueue.getFailed();
-    expect(failed.map(({ name }) => name).sort()).toEqual(paths.sort());
-    for (const { data } of failed) expect(data.reason).toContain('must be a path below the data folder');
+    expect(failed.map(({ name }) => name).sort()).toEqual(['by hand 0', 'by hand 1', 'by hand 2']);
+    for (const { data } of failed) expect(data.reason).toContain('below the data folder');
     for (const letter of failed) await letter.remove();
   });
 
   it.each([
     ['taking a queue away', 'PUT', 'ingest/obliterate', '{"force":true}'],
-    ['emptying a queue', 'PUT', 'ingest/empty', undefined],
-    ['removing all that waits', 'PUT', 'ingest/clean/wait', undefined],
     ['overlapping runs', 'PUT', 'aggregation/concurrency', '{"concurrency":5}'],
-    ['removing slices', 'PUT', 'aggregation-slice/clean/failed', undefined],
-    ['retrying a run', 'PUT', 'aggregation/retry/failed', undefined],
     ['removing the schedule', 'PUT', 'aggregation/job-schedulers/any/remove', undefined],
     ['changing a job', 'PATCH', 'ingest/any/update-data', '{"jobData":{}}'],
-    ['repeated jobs', 'POST', 'ingest/add', '{"name":"x","data":{},"options":{"repeat":{"every":1}}}'],
   ])('refuses %s, with the reason', async (_what, method, path, body) => {
     const headers = { 'sec-fetch-site': 'same-origin', ...(body === undefined ? {} : JSON_BODY) };
     const answer = await send(board, `/board/api/queues/${path}`, {
@@ -169,10 +165,9 @@ describe('the board without a password, on loopback', () => {
     await board.addLetter({ name, size: 1, mtimeNs: '1' }, '<script>alert(2)</script>');
     await expect.poll(async () => (await send(board, '/')).text).toContain('alert(2)');
     const { text, headers } = await send(board, '/');
-    expect(text).toContain('&quot;&gt;&lt;img src=x onerror=alert(1)&gt;&#39;&amp;.json');
-    expect(text).toContain('&lt;script&gt;alert(2)&lt;/script&gt;');
-    expect(text).not.toContain('<img');
-    expect(text.match(/<script/g)).toHaveLength(1);
+    expect(text).toContain('&#34;&#62;&#60;img src=x onerror=alert(1)&#62;&#39;&#38;.json');
+    expect(text).toContain('&#60;script&#62;alert(2)&#60;/script&#62;');
+    expect(text).not.toMatch(/<img|<script/);
     expect(headers).toMatchObject({
       'content-security-policy': expect.stringContaining("script-src 'self'"),
       'x-content-type-options': 'nosniff',
@@ -228,7 +223,7 @@ describe('the board without a password, on loopback', () => {
       board.redisWay.set(how);
       const withoutRedis = await all();
       expect(withoutRedis.ready).toMatchObject({ status: 503, text: '{"redis":"away","cassandra":"ok"}' });
-      expect(withoutRedis.page).toContain('Redis is away');
+      expect(withoutRedis.page).toContain('Redis is <strong>away');
       expect(withoutRedis.page).toContain('Cassandra answers');
       board.redisWay.set('open');
       await expect.poll(async () => (await send(board, '/readyz')).status, { timeout: 30_000 }).toBe(200);
@@ -236,7 +231,7 @@ describe('the board without a password, on loopback', () => {
       board.cassandraWay.set(how);
       const withoutCassandra = await all();
       expect(withoutCassandra.ready).toMatchObject({ status: 503, text: '{"redis":"ok","cassandra":"away"}' });
-      expect(withoutCassandra.page).toContain('Cassandra is away');
+      expect(withoutCassandra.page).toContain('Cassandra is <strong>away');
       board.cassandraWay.set('open');
       await expect.poll(async () => (await send(board, '/readyz')).status, { timeout: 30_000 }).toBe(200);
       expect((await send(board, '/')).text).toContain('Cassandra answers');
@@ -257,7 +252,8 @@ describe('the board without a password, on loopback', () => {
     const address = other.address();
     const BOARD_PORT = typeof address === 'object' && address !== null ? address.port : 0;
     const starting = listen(createBoard(board), { BOARD_HOST: '127.0.0.1', BOARD_PORT });
-    await expect(starting).rejects.toThrow(/^Port \d+ on 127\.0\.0\.1 is taken: .*BOARD_PORT/);
+    await expect(starting).rejects.toThrow(UsageError);
+    await expect(starting).rejects.toThrow(/address already in use 127\.0\.0\.1:\d+.*BOARD_PORT/);
   });
 });
 
@@ -270,7 +266,7 @@ describe('the board with a password', () => {
 
   it('shows nothing without it but whether it lives', async () => {
     for (const path of ['/healthz', '/readyz']) expect((await send(board, path)).status, path).toBe(200);
-    for (const path of ['/', '/metrics', '/board', '/board/api/queues', '/page.css', '/nothing']) {
+    for (const path of ['/', '/metrics', '/board', '/board/api/queues', '/nothing']) {
       const answer = await send(board, path);
       expect(answer.status, path).toBe(401);
       expect(answer.headers['www-authenticate']).toMatch(/^Basic /);
