@@ -9,12 +9,6 @@ const PREFLIGHT_MS = 5_000;
 /** A checked connection, with the prefix of every key that the queues use in it. */
 export type QueueConnection = Awaited<ReturnType<typeof connectQueues>>;
 
-/** The address without its user and password. */
-export function redisAddress(url: string): string {
-  const { hostname, port } = new URL(url);
-  return `${hostname}:${port || '6379'}`;
-}
-
 /**
  * Connects to Redis and checks that it is fit for queues. Commands wait while the connection is lost later.
  *
@@ -22,7 +16,8 @@ export function redisAddress(url: string): string {
  */
 export async function connectQueues(config: Config, log: Logger) {
   const { REDIS_URL: url = 'redis://127.0.0.1:6379', REDIS_TLS_CA_FILE: caFile, QUEUE_PREFIX: prefix } = config;
-  const address = redisAddress(url);
+  const { hostname, port } = new URL(url);
+  const address = `${hostname}:${port || '6379'}`;
   const connection = new Redis(url, {
     lazyConnect: true,
     maxRetriesPerRequest: null,
