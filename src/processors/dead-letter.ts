@@ -127,6 +127,6 @@ export function createDeadLetters(needs: ProcessorNeeds): DeadLetters {
 /** A letter for a job that somebody added by hand with data that names no file version. */
 function unreadableLetter(job: FailedJob): DeadLetterJob {
   const { timestamp, failedReason: reason, attemptsMade: attempts } = job;
-  const name = deadLetterJobSchema.shape.name.safeParse(job.name.slice(0, 200)).data ?? '(no name)';
+  const name = job.name.slice(0, 200) || '(no name)';
   return { name, size: 0, mtimeNs: String(timestamp), reason, failedAt: job.finishedOn ?? timestamp, attempts };
 }

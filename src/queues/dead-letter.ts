@@ -6,8 +6,12 @@ import type { QueueConnection } from './redis.ts';
 /** The queue of files that could not be loaded: each a failed job, whose failure reason is the file's. */
 export const DEAD_LETTER_QUEUE = 'dead-letter';
 
-/** The file, why it could not be loaded, and when that was, in ms since the epoch. */
+/**
+ * The file, why it could not be loaded, and when that was, in ms since the epoch. The name may be any: that it leads
+ * out of the data folder may be the very reason, and ingest checks it again.
+ */
 export const deadLetterJobSchema = ingestJobSchema.extend({
+  name: z.string().min(1),
   reason: z.string(),
   failedAt: z.number(),
   attempts: z.number().int(),
