@@ -91,16 +91,22 @@ export async function recomputeDay(store: Store, stored: StoredDay, hours: Reado
   return folds.size;
 }
 
-/** Every (vehicle, day) of one share of the token ring that has raw events or hourly summaries. May repeat. */
+/** Every (vehicle, day) of one share of the token ring that has raw events or any summary. May repeat. */
 export async function* storedDays(store: Store, share: number, shares: number): AsyncIterable<StoredDay> {
   // Tokens of the Murmur3 partitioner are 64-bit integers from -2^63.
   const bound = (index: number) => (2n ** 64n * BigInt(index)) / BigInt(shares) - 2n ** 63n;
-  for (const table of ['vehicle_events', 'hourly_summary']) {
-    const where = 'token(vehicle_id, day) >= ? AND token(vehicle_id, day) <= ?';
-    const query = `SELECT DISTINCT vehicle_id, day FROM ${table} WHERE ${where}`;
+  const scan = async function* (what: string, table: string, key: string): AsyncIterable<StoredDay> {
+    const query = `SELECT ${what} FROM ${table} WHERE token(${key}) >= ? AND token(${key}) <= ?`;
     for await (const row of store.rows(query, [bound(share), bound(share + 1) - 1n])) {
       yield { vehicleId: row['vehicle_id'], day: String(row['day']) };
     }
+  };
+  const key = 'vehicle_id, day';
+  for (const table of ['vehicle_events', 'hourly_summary']) yield* scan(`DISTINCT ${key}`, table, key);
+  for (const [table, daysKey] of Object.entries({ daily_summary: 'vehicle_id', daily_summary_by_day: 'day' })) {
+    // Days without hours are those that nothing stands behind any more; the others have been found above.
+    for await (const stored of scan(key, table, daysKey))
+      if ((await readHours(store, stored)).length === 0) yield stored;
   }
 }
 
