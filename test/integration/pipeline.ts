@@ -200,7 +200,7 @@ export async function openSpace(
   function queue(name: QueueName): ReturnType<Space['queue']> {
     const known = queues.get(name);
     if (known !== undefined) return known;
-    const opened = new Queue(name, { connection: redis, prefix: config.QUEUE_PREFIX });
+    const opened: ReturnType<Space['queue']> = new Queue(name, { connection: redis, prefix: config.QUEUE_PREFIX });
     // A lost connection is what some tests are about.
     opened.on('error', () => undefined);
     queues.set(name, opened);
