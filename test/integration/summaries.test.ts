@@ -305,3 +305,30 @@ describe('a window of more changes than one job takes', async () => {
     expect(await storedSummaries(own.read)).toEqual(summariesOf(records));
   });
 });
+
+describe('a run that died between the cutting of its window and the waiting for its slices', async () => {
+  const own = await openSpace();
+
+  it('starts anew, and moves the watermark over nothing that is not recomputed', async () => {
+    const queue = own.queue('aggregation');
+    await queue.pause();
+    const watcher = own.startWatcher();
+    own.startProcessor();
+    const records = events(20, { vehicle_id: 'left-behind' });
+    await own.put('vehicles_events_1.json', records);
+    await own.loaded(['vehicles_events_1.json']);
+    await watcher.stop();
+    await queue.removeJobScheduler('aggregation');
+    await queue.drain(true);
+
+    const runtime = own.runtime();
+    const store = await openStore(runtime);
+    const { watermark: after, epoch } = await claimEpoch(store);
+    const window = { kind: 'incremental', epoch: String(epoch), after, until: store.now(), startedAt: store.now() };
+    await eventually(() => expect(store.now()).toBeGreaterThan(window.until + 1_000 * own.config.SETTLE_SECONDS));
+    const job = await queue.add('taken over', { sliced: window });
+    await queue.resume();
+    await eventually(async () => expect(await job.getState()).toBe('completed'));
+    expect(await storedSummaries(own.read)).toEqual(summariesOf(records));
+  });
+});
