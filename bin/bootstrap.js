@@ -33,9 +33,7 @@ function isStale() {
 export function bootstrap() {
   const [major = 0, minor = 0] = process.versions.node.split('.').map(Number);
   if (major < 20 || (major === 20 && minor < 19)) {
-    give(
-      `This needs Node 20.19 or later, and it runs on ${process.version}: see https://nodejs.org/en/download.`,
-    );
+    give(`This needs Node 20.19 or later, and it runs on ${process.version}: see https://nodejs.org/en/download.`);
   }
   if (!isStale()) return;
   process.stderr.write('Installing the locked dependencies (npm ci) …\n');

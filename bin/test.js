@@ -47,7 +47,5 @@ const allFailed = code === 0 ? failed : Math.max(failed + brokenFiles, 1);
 const skipped = tests.filter((test) => test.status !== 'passed' && test.status !== 'failed');
 
 for (const test of skipped) console.log(`skipped: ${test.fullName}`);
-console.log(
-  `${passed} passed, ${allFailed} failed${skipped.length > 0 ? `, ${skipped.length} skipped` : ''}`,
-);
+console.log(`${passed} passed, ${allFailed} failed${skipped.length > 0 ? `, ${skipped.length} skipped` : ''}`);
 process.exitCode = code ?? 1;

@@ -80,7 +80,7 @@ const environmentSchema = z.object({
 /** The name of every variable that the pipeline reads. */
 export const environmentVariables = Object.keys(environmentSchema.shape);
 
-export type Environment = z.infer<typeof environmentSchema>;
+type Environment = z.infer<typeof environmentSchema>;
 
 /** The environment with its paths made absolute; `redisUrl` and the like are still unset when a local store is meant. */
 export type Config = Environment & { readonly DATA_DIR: string; readonly LOCAL_DIR: string };

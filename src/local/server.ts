@@ -25,7 +25,9 @@ async function commandLine(pid: number): Promise<string> {
 /** The living server of `directory` and the process (`owner`) that started it; undefined when there is none. */
 export async function findServer(directory: string): Promise<z.infer<typeof recordSchema> | undefined> {
   // None, or one that was cut short by a kill: no server was up yet.
-  const json: unknown = await readFile(join(directory, 'server.json'), 'utf8').then(JSON.parse).catch(() => undefined);
+  const json: unknown = await readFile(join(directory, 'server.json'), 'utf8')
+    .then(JSON.parse)
+    .catch(() => undefined);
   const record = recordSchema.safeParse(json).data;
   // Some other process may have the number by now.
   return record !== undefined && (await commandLine(record.pid)).includes(directory) ? record : undefined;

@@ -24,9 +24,7 @@ describe('the environment', () => {
   });
 
   it('may hold empty values, which count as not set, and variables of others', () => {
-    expect(parseConfig({ DATA_DIR: '', CASSANDRA_PORT: '', BOARD_PASSWORD: '', HOME: '/x' })).toEqual(
-      parseConfig({}),
-    );
+    expect(parseConfig({ DATA_DIR: '', CASSANDRA_PORT: '', BOARD_PASSWORD: '', HOME: '/x' })).toEqual(parseConfig({}));
   });
 
   it('is read as numbers, lists and absolute paths', () => {

@@ -13,9 +13,7 @@ it('.env.example names every variable that the pipeline reads, and no other', ()
 
 it('.env.example gives every variable a comment line', () => {
   const lines = example.split('\n');
-  const bare = lines.filter(
-    (line, n) => /^(?:# )?[A-Z_]+=/.test(line) && !/^(?:# )/.test(lines[n - 1] ?? ''),
-  );
+  const bare = lines.filter((line, n) => /^(?:# )?[A-Z_]+=/.test(line) && !/^(?:# )/.test(lines[n - 1] ?? ''));
   // The second of a pair that shares its comment.
   expect(bare).toEqual(['LOCAL_CASSANDRA_PORT=9042']);
 });

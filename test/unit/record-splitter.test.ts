@@ -68,11 +68,7 @@ describe.each([
   it('gives a record that is not UTF-8 up alone', () => {
     const parts = create === createArraySplitter ? ['["é","', '","€"]'] : ['"é"\n"', '"\n"€"'];
     for (const bytes of [[0xff], [0xc3], [0xe2, 0x82], [0xc0, 0xaf], [0xed, 0xa0, 0x80]]) {
-      const file = Buffer.concat([
-        Buffer.from(parts[0] ?? ''),
-        Buffer.from(bytes),
-        Buffer.from(parts[1] ?? ''),
-      ]);
+      const file = Buffer.concat([Buffer.from(parts[0] ?? ''), Buffer.from(bytes), Buffer.from(parts[1] ?? '')]);
       expect(split(create(MAX_RECORD_BYTES), file).map(({ problem }) => problem)).toEqual([
         undefined,
         'not UTF-8 text',
@@ -115,10 +111,7 @@ describe('an array', () => {
     ['[1,]', /record 1 is missing/],
     ['[1}', /record 0 closes a brace that it did not open/],
   ])('%j is refused with the place', (text, reason) => {
-    for (const chunks of [
-      [Buffer.from(text)],
-      Array.from(Buffer.from(text), (byte) => Buffer.from([byte])),
-    ]) {
+    for (const chunks of [[Buffer.from(text)], Array.from(Buffer.from(text), (byte) => Buffer.from([byte]))]) {
       expect(() => split(createArraySplitter(MAX_RECORD_BYTES), ...chunks)).toThrow(reason);
     }
   });
