@@ -91,7 +91,7 @@ export type Config = Environment & { readonly DATA_DIR: string; readonly LOCAL_D
  * @throws BadUsage that lists every bad variable with its reason; values are not repeated, they may be secrets.
  */
 export function parseConfig(environment: Record<string, string | undefined>): Config {
-  const given = Object.fromEntries(Object.entries(environment).filter(([, value]) => value !== ''));
+  const given = Object.fromEntries(Object.entries(environment).filter(([, value]) => value?.trim() !== ''));
   const parsed = environmentSchema.safeParse(given);
   if (!parsed.success) {
     const lines = parsed.error.issues.map((issue) => `  ${issue.path.join('.')}: ${issue.message}`);

@@ -10,7 +10,7 @@ import {
   type IngestJob,
   type IngestResult,
 } from '../queues/ingest.ts';
-import { readVersions, recordFile } from '../storage/files.ts';
+import { readVersions, recordFile, settleDeadLetter } from '../storage/files.ts';
 import { workerOptions, type ProcessorNeeds } from './processor.ts';
 
 const SWEEP_MS = 10_000;
@@ -92,12 +92,21 @@ export function createDeadLetters(needs: ProcessorNeeds): DeadLetters {
 
   async function sweep(): Promise<void> {
     for (const job of await ingestQueue.getFailed(0, SWEEP_PAGE - 1)) await move(job);
-    // Letters whose file was loaded after all, by a processor that was thought dead.
-    for (const letter of await deadLetterQueue.getFailed(0, SWEEP_PAGE - 1)) {
-      const file = ingestJobSchema.safeParse(letter.data);
-      const state = file.success ? await stateOf(file.data) : undefined;
-      if (state !== undefined && state !== 'dead_letter') await letter.remove();
-    }
+    for (const letter of await deadLetterQueue.getFailed(0, SWEEP_PAGE - 1)) await sweepLetter(letter);
+  }
+
+  /** Removes a letter whose file was loaded after all, or was mended and loaded while the letter was being written. */
+  async function sweepLetter(letter: Job<DeadLetterJob, void>): Promise<void> {
+    const parsed = deadLetterJobSchema.safeParse(letter.data);
+    if (!parsed.success) return;
+    const { name, failedAt } = parsed.data;
+    const known = await readVersions(store, name);
+    const own = known.find(({ version }) => version === versionOf(parsed.data));
+    if (own === undefined) return;
+    const isMended = known.some(({ state, finishedAt }) => state === 'loaded' && finishedAt >= failedAt);
+    if (own.state === 'dead_letter' && !isMended) return;
+    await settleDeadLetter(store, own, 'superseded');
+    await letter.remove();
   }
 
   function track(work: Promise<void>): void {

@@ -371,3 +371,23 @@ describe.each(['archive', 'delete'] as const)('a loaded file with AFTER_LOAD=%s'
     expect(await rowsOf(space, 'twice')).toHaveLength(3);
   });
 });
+
+describe('a dead letter that was written while the mended file was being loaded', async () => {
+  const own = await openSpace();
+
+  it('is settled by the sweep', async () => {
+    own.startWatcher();
+    own.startProcessor();
+    const name = 'vehicles_events_mended.json';
+    await own.put(name, events(1, {}));
+    await own.loaded([name]);
+    const [file] = await own.ledger();
+    await own.read(`INSERT INTO files (name, version, state) VALUES ('${name}', '1-1', 'dead_letter')`);
+    const failedAt = (file?.finishedAt ?? 0) - 1;
+    await own.queue('dead-letter').add(name, { name, size: 1, mtimeNs: '1', reason: 'cut', failedAt, attempts: 1 });
+    await eventually(async () => expect(await own.letters()).toHaveLength(1));
+    await eventually(async () => expect(await own.letters()).toEqual([]));
+    const states = (await own.ledger()).map(({ version, state }) => [version === '1-1', state]);
+    expect(states).toContainEqual([true, 'superseded']);
+  });
+});
