@@ -61,8 +61,11 @@ async function runSlice(store: Store, { kind, shard, after, until, ...slice }: A
   const epoch = BigInt(slice.epoch);
   const total = { epoch: slice.epoch, hours: 0, days: 0 };
   const work = createWork();
+  // A day may be in several turns: each writes at a time of its own, or ties would be settled column by column. The
+  // turns take far longer than the microseconds that they are apart, so a later run's epoch is greater still.
+  let turn = 0n;
   const flush = async () => {
-    const done = await work.recompute(store, epoch);
+    const done = await work.recompute(store, epoch + turn++);
     total.hours += done.hours;
     total.days += done.days;
   };

@@ -70,7 +70,7 @@ export function createDeadLetters(needs: ProcessorNeeds): DeadLetters {
 
   async function moveFile(job: FailedJob, file: IngestJob): Promise<void> {
     const state = await stateOf(file);
-    if (state === 'loaded' || state === 'unchanged') return;
+    if (state === 'loaded' || state === 'unchanged' || state === 'discarded') return;
     const { failedReason: reason, attemptsMade: attempts, finishedOn: failedAt = store.now() } = job;
     await recordFile(store, {
       name: file.name,

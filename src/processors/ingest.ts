@@ -47,7 +47,7 @@ export function createIngestWorker(needs: ProcessorNeeds): Worker<IngestJob, Ing
       if (storeAway) away.pause(worker);
       await job.log(reason);
       await job.moveToDelayed(
-        storeAway ? Date.now() + 1_000 * (1 + Math.random()) : mtimeMs(job.data) + STILL_MS,
+        storeAway ? Date.now() + 1_000 * (1 + Math.random()) : Math.max(Date.now(), mtimeMs(job.data) + STILL_MS),
         token,
       );
       throw new DelayedError();
@@ -88,8 +88,12 @@ async function ingest(job: IngestBullJob, needs: ProcessorNeeds): Promise<Ingest
     return { state, records, loaded: records - rejected, rejected, ms };
   };
 
+  // Judged once, before reading: what is found in a file that was young then is looked at again.
+  const young = isYoung(wanted);
   let file: DataFile | undefined;
   try {
+    if (known.some(({ version, state }) => version === lineage.version && state === 'discarded'))
+      return result('discarded');
     if (isLoaded(known, lineage.version)) {
       await settleOthers(needs, wanted, known);
       return result('already loaded');
@@ -111,7 +115,7 @@ async function ingest(job: IngestBullJob, needs: ProcessorNeeds): Promise<Ingest
       maxBytes: config.MAX_FILE_BYTES,
       maxRejectedRatio: config.MAX_REJECTED_RATIO,
       settleMs: config.SETTLE_SECONDS * 1000,
-      mayGrow: isYoung(wanted),
+      mayGrow: young,
     };
     if (job.stalledCounter >= MAX_CRASHES) await giveUpAfterCrashes(job, file, options);
     const checked = await checkFile(file, options);
@@ -147,7 +151,7 @@ async function ingest(job: IngestBullJob, needs: ProcessorNeeds): Promise<Ingest
     return done;
   } catch (error) {
     if (!(error instanceof FileProblem)) throw error;
-    if (isYoung(wanted)) throw new NotWholeYet(`not whole yet? ${error.message}`, { cause: error });
+    if (young) throw new NotWholeYet(`not whole yet? ${error.message}`, { cause: error });
     throw new UnrecoverableError(error.message);
   } finally {
     await file?.handle.close();

@@ -7,6 +7,8 @@ import { readRecords, type Chunk, type ReadOptions } from './record-reader.ts';
 
 /** Records that are kept between the check of a file and its load; a file with more is read twice. */
 const KEPT_RECORDS = 5_000;
+/** Characters of records that are kept, likewise. */
+const KEPT_LENGTH = 8 * 1024 ** 2;
 /** Keys of summary buckets that are kept before they go to the change log. */
 const TOUCHED_KEYS = 5_000;
 
@@ -35,14 +37,17 @@ export async function checkFile(file: DataFile, options: LoadOptions): Promise<C
   const chunks: Chunk[] = [];
   let records = 0;
   let rejected = 0;
+  let length = 0;
+  const isSmall = () => records <= KEPT_RECORDS && length <= KEPT_LENGTH;
   let first: RejectedRecord | undefined;
   let next = await reading.next();
   for (; next.done !== true; next = await reading.next()) {
     const chunk = next.value;
     records += chunk.taken.length + chunk.rejected.length;
     rejected += chunk.rejected.length;
+    length += chunk.length;
     first ??= chunk.rejected[0];
-    if (records <= KEPT_RECORDS) chunks.push(chunk);
+    if (isSmall()) chunks.push(chunk);
     else chunks.length = 0;
   }
   if (first !== undefined && rejected > records * options.maxRejectedRatio) {
@@ -50,7 +55,7 @@ export async function checkFile(file: DataFile, options: LoadOptions): Promise<C
     const why = field === '' ? reason : `${field}: ${reason}`;
     throw new FileProblem(`${rejected} of ${records} records are bad, the first is record ${index}: ${why}`);
   }
-  return { sha256: next.value, records, rejected, chunks: records <= KEPT_RECORDS ? chunks : undefined };
+  return { sha256: next.value, records, rejected, chunks: isSmall() ? chunks : undefined };
 }
 
 /**

@@ -11,10 +11,11 @@ import { createArraySplitter, createLineSplitter, type RawRecord } from './recor
 /** Bytes read at once; a chunk of records is what they end. A provider's usual file is one chunk. */
 const READ_BYTES = 256 * 1024;
 
-/** The records that one read ended, and the bytes of the file that are read so far. */
+/** The records that one read ended, the characters of their texts, and the bytes of the file that are read so far. */
 export interface Chunk {
   readonly taken: readonly TakenRecord[];
   readonly rejected: readonly RejectedRecord[];
+  readonly length: number;
   readonly bytesRead: number;
 }
 
@@ -105,5 +106,5 @@ function check(records: readonly RawRecord[], { dataset, context }: ReadOptions,
     if (isRejection(outcome)) rejected.push({ index: record.index, text: record.text, ...outcome });
     else taken.push(outcome);
   }
-  return { taken, rejected };
+  return { taken, rejected, length: records.reduce((sum, { text }) => sum + text.length, 0) };
 }

@@ -17,21 +17,26 @@ export function isScanned(path: string): boolean {
  * it; in no order. Folders and links of such names count, too: the processor says what is wrong with them.
  */
 export async function* namesBelow(dataDir: string, below = ''): AsyncGenerator<string> {
-  for await (const entry of await opendir(join(dataDir, below), { bufferSize: 512 })) {
+  const folder = await opendir(join(dataDir, below), { bufferSize: 512 }).catch((error: unknown) => {
+    // A folder below that may not be entered, or is gone by now, hides nothing but itself.
+    if (below === '') throw error;
+  });
+  for await (const entry of folder ?? []) {
     const path = join(below, entry.name);
     if (datasetOf(entry.name) !== undefined) yield path.split(sep).join('/');
     else if (entry.isDirectory() && isScanned(path)) yield* namesBelow(dataDir, path);
   }
 }
 
-/** The version of a file that lies there now, or undefined when it is gone. Links are followed where they lead. */
+/** The version of a file that lies there now, or undefined when it is gone or hidden. Links are followed where they lead. */
 export async function currentVersion(dataDir: string, name: string): Promise<IngestJob | undefined> {
   const path = join(dataDir, name);
   try {
     const { size, mtimeNs } = await stat(path, { bigint: true }).catch(() => lstat(path, { bigint: true }));
     return { name, size: Number(size), mtimeNs: String(mtimeNs) };
   } catch (error) {
-    if (error instanceof Error && 'code' in error && /^ENO(ENT|TDIR)$/.test(String(error.code))) return undefined;
+    if (error instanceof Error && 'code' in error && /^(ENOENT|ENOTDIR|EACCES|EPERM)$/.test(String(error.code)))
+      return undefined;
     throw error;
   }
 }

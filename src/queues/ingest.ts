@@ -24,7 +24,7 @@ export const ingestJobSchema = z.object({
 });
 export type IngestJob = z.infer<typeof ingestJobSchema>;
 
-type Outcome = 'loaded' | 'unchanged' | 'already loaded' | 'superseded';
+type Outcome = 'loaded' | 'unchanged' | 'already loaded' | 'superseded' | 'discarded';
 /** What a finished job says; the same for every size of file. */
 export type IngestResult = { state: Outcome; records: number; loaded: number; rejected: number; ms: number };
 export type IngestQueue = Queue<IngestJob, IngestResult>;
