@@ -10,7 +10,7 @@ import {
   type IngestJob,
   type IngestResult,
 } from '../queues/ingest.ts';
-import { readVersions, recordFile, settleDeadLetter } from '../storage/files.ts';
+import { isLoaded, readVersions, recordFile, settleDeadLetter } from '../storage/files.ts';
 import { workerOptions, type ProcessorNeeds } from './processor.ts';
 
 const SWEEP_MS = 10_000;
@@ -70,7 +70,7 @@ export function createDeadLetters(needs: ProcessorNeeds): DeadLetters {
 
   async function moveFile(job: FailedJob, file: IngestJob): Promise<void> {
     const state = await stateOf(file);
-    if (state === 'loaded' || state === 'unchanged' || state === 'discarded') return;
+    if (isLoaded(state) || state === 'discarded') return;
     const { failedReason: reason, attemptsMade: attempts, finishedOn: failedAt = store.now() } = job;
     await recordFile(store, {
       name: file.name,

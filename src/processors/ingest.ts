@@ -11,7 +11,14 @@ import {
   type IngestResult,
 } from '../queues/ingest.ts';
 import { isStoreAway } from '../storage/client.ts';
-import { readVersions, recordFile, settleDeadLetter, type KnownVersion, type LedgerEntry } from '../storage/files.ts';
+import {
+  isLoaded,
+  readVersions,
+  recordFile,
+  settleDeadLetter,
+  type KnownVersion,
+  type LedgerEntry,
+} from '../storage/files.ts';
 import { FileProblem, isSameVersion, openDataFile, type DataFile } from './data-file.ts';
 import { checkFile, loadFile, touchFile, type LoadOptions } from './load-file.ts';
 import { pauseWhileAway } from './pause-while-away.ts';
@@ -65,10 +72,6 @@ function isYoung(file: IngestJob): boolean {
   return ageMs >= 0 && ageMs < STILL_MS;
 }
 
-function isLoaded(known: readonly KnownVersion[], version: string): boolean {
-  return known.some((one) => one.version === version && (one.state === 'loaded' || one.state === 'unchanged'));
-}
-
 /** Loads the file version that a job names, or says with an error why not. */
 async function ingest(job: IngestBullJob, needs: ProcessorNeeds): Promise<IngestResult> {
   const { store, config } = needs;
@@ -83,6 +86,7 @@ async function ingest(job: IngestBullJob, needs: ProcessorNeeds): Promise<Ingest
   if (kind === undefined) throw new UnrecoverableError('no kind of file has a name like this');
   const lineage = { name: wanted.name, version: versionOf(wanted) };
   const known = await readVersions(store, wanted.name);
+  const own = known.find(({ version }) => version === lineage.version);
   const result = (state: IngestResult['state'], records = 0, rejected = 0): IngestResult => {
     const ms = Math.round(performance.now() - started.clock);
     return { state, records, loaded: records - rejected, rejected, ms };
@@ -92,9 +96,8 @@ async function ingest(job: IngestBullJob, needs: ProcessorNeeds): Promise<Ingest
   const young = isYoung(wanted);
   let file: DataFile | undefined;
   try {
-    if (known.some(({ version, state }) => version === lineage.version && state === 'discarded'))
-      return result('discarded');
-    if (isLoaded(known, lineage.version)) {
+    if (own?.state === 'discarded') return result('discarded');
+    if (isLoaded(own?.state)) {
       await settleOthers(needs, wanted, known);
       return result('already loaded');
     }
@@ -137,7 +140,7 @@ async function ingest(job: IngestBullJob, needs: ProcessorNeeds): Promise<Ingest
       records: BigInt(records),
       loaded: BigInt(isCopy ? 0 : records - rejected),
       rejected: BigInt(rejected),
-      error: known.some(({ version }) => version === lineage.version) ? null : undefined,
+      error: own === undefined ? undefined : null,
     };
     await recordFile(store, entry);
     await settleOthers(needs, wanted, known);

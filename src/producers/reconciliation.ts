@@ -7,7 +7,7 @@ import type { Config } from '../config.ts';
 import { addDeadLetter, deadLetterId, type DeadLetterQueue } from '../queues/dead-letter.ts';
 import { enqueueFiles, ingestJobId, mtimeMs, versionOf, type IngestJob, type IngestQueue } from '../queues/ingest.ts';
 import type { Store } from '../storage/client.ts';
-import { readVersions, type KnownVersion } from '../storage/files.ts';
+import { isLoaded, readVersions, type KnownVersion } from '../storage/files.ts';
 import { ARCHIVE_FOLDER, currentVersion, namesBelow } from './data-folder.ts';
 
 /** Files that are compared with the ledger, and queued, in one go. */
@@ -56,8 +56,7 @@ export function createReconciliation({
     if (store.now() - finishedAt < config.DURABLE_SECONDS * 1000) return false;
     const again = (await readVersions(store, file.name)).find((known) => known.version === version);
     const there = await currentVersion(DATA_DIR, file.name);
-    const isLoaded = again?.state === 'loaded' || again?.state === 'unchanged';
-    if (!isLoaded || there === undefined || versionOf(there) !== version) return false;
+    if (!isLoaded(again?.state) || there === undefined || versionOf(there) !== version) return false;
     const path = join(DATA_DIR, file.name);
     const archived = join(DATA_DIR, ARCHIVE_FOLDER, file.name);
     try {

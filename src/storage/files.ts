@@ -12,6 +12,9 @@ const REJECTED_TEXT_LENGTH = 4_000;
  */
 type FileState = 'loaded' | 'unchanged' | 'dead_letter' | 'discarded' | 'superseded';
 
+/** Whether every record of the version is a row or a rejection, its own or those of a copy. */
+export const isLoaded = (state: FileState | undefined) => state === 'loaded' || state === 'unchanged';
+
 /** The ledger's row of one file version, by its columns. `null` as the error removes that of an earlier attempt. */
 export interface LedgerEntry extends FileVersion {
   readonly state: FileState;
