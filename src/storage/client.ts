@@ -36,7 +36,10 @@ function clientOptions(config: Config, keyspace: string): ClientOptions {
     pooling: { heartBeatInterval: 5_000 },
     encoding: { useBigIntAsLong: true, map: Map, set: Set },
     ...(username && password && { authProvider: new auth.PlainTextAuthProvider(username, password) }),
-    ...(config.CASSANDRA_TLS && { sslOptions: caFile === undefined ? {} : { ca: [readFileSync(caFile)] } }),
+    // Unless told so, the driver takes any certificate.
+    ...(config.CASSANDRA_TLS && {
+      sslOptions: { rejectUnauthorized: true, ...(caFile && { ca: [readFileSync(caFile)] }) },
+    }),
   };
 }
 
