@@ -1,5 +1,7 @@
+import { accessSync, constants } from 'node:fs';
 import { resolve } from 'node:path';
 import { z } from 'zod';
+import { parseRedisUrl } from './queues/redis-url.ts';
 
 /** What a person can mend: shown as one sentence, never with a stack trace. */
 export class UsageError extends Error {
@@ -13,20 +15,31 @@ const count = (min: number, max: number) => z.coerce.number().int().min(min).max
 const seconds = (min: number, max: number) => z.coerce.number().min(min).max(max);
 const port = count(0, 65_535);
 const flag = z.enum(['true', 'false']).transform((value) => value === 'true');
-const timeZone = z.string().refine((zone) => {
-  try {
-    new Intl.DateTimeFormat('en', { timeZone: zone });
-    return true;
-  } catch {
-    return false;
-  }
-}, 'not an IANA time zone such as Europe/Berlin');
+/** A text that `read` takes without throwing; what it throws is not repeated, the text may be a secret. */
+const textFor = (read: (text: string) => unknown, otherwise: string) =>
+  z.string().refine((text) => {
+    try {
+      read(text);
+      return true;
+    } catch {
+      return false;
+    }
+  }, otherwise);
+const timeZone = textFor(
+  (zone) => new Intl.DateTimeFormat('en', { timeZone: zone }),
+  'not an IANA time zone such as Europe/Berlin',
+);
+const readableFile = textFor((path) => accessSync(path, constants.R_OK), 'not a file that can be read');
+const redisUrl = textFor(
+  parseRedisUrl,
+  'not redis[s]://[user:password@]host[:port], nor its +sentinel or +cluster form (see .env.example); in a password, write / ? # % as %2F %3F %23 %25',
+);
 
 /** Every variable that the pipeline reads. An empty value counts as not set. */
 const environmentSchema = z.object({
   DATA_DIR: z.string().default('./data'),
-  REDIS_URL: z.url({ protocol: /^rediss?$/ }).optional(),
-  REDIS_TLS_CA_FILE: z.string().optional(),
+  REDIS_URL: redisUrl.optional(),
+  REDIS_TLS_CA_FILE: readableFile.optional(),
   QUEUE_PREFIX: z.string().default('{vehicle-data}'),
   CASSANDRA_CONTACT_POINTS: z
     .string()
@@ -49,7 +62,7 @@ const environmentSchema = z.object({
   CASSANDRA_USERNAME: z.string().optional(),
   CASSANDRA_PASSWORD: z.string().optional(),
   CASSANDRA_TLS: flag.default(false),
-  CASSANDRA_TLS_CA_FILE: z.string().optional(),
+  CASSANDRA_TLS_CA_FILE: readableFile.optional(),
   PROCESSORS: count(1, 64).default(2),
   INGEST_CONCURRENCY: count(1, 256).default(8),
   INGEST_ATTEMPTS: count(1, 100).default(6),
@@ -100,6 +113,11 @@ export function parseConfig(environment: Record<string, string | undefined>): Co
   const config = parsed.data;
   if (config.CASSANDRA_USERNAME !== undefined && config.CASSANDRA_PASSWORD === undefined) {
     throw new BadUsage('CASSANDRA_USERNAME is set but CASSANDRA_PASSWORD is not: set both or none.');
+  }
+  if (config.REDIS_URL?.includes('+cluster:') && !/\{[^}]+\}/.test(config.QUEUE_PREFIX)) {
+    throw new BadUsage(
+      'QUEUE_PREFIX needs a part in braces, as in {vehicle-data}: it keeps all keys on one cluster node.',
+    );
   }
   return { ...config, DATA_DIR: resolve(config.DATA_DIR), LOCAL_DIR: resolve(config.LOCAL_DIR) };
 }

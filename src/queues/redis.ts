@@ -1,41 +1,113 @@
 import { readFileSync } from 'node:fs';
 import { setTimeout as sleep } from 'node:timers/promises';
-import { Redis } from 'ioredis';
+import { Cluster, Redis } from 'ioredis';
 import type { Logger } from 'pino';
 import { UsageError, type Config } from '../config.ts';
+import { parseRedisUrl } from './redis-url.ts';
 
 const PREFLIGHT_MS = 5_000;
 
 /** A checked connection, with the prefix of every key that the queues use in it. */
 export type QueueConnection = Awaited<ReturnType<typeof connectQueues>>;
 
-/**
- * Connects to Redis and checks that it is fit for queues. Commands wait while the connection is lost later.
- *
- * @throws UsageError when Redis does not answer within five seconds, refuses the login, or may evict keys
- */
-export async function connectQueues(config: Config, log: Logger) {
-  const { REDIS_URL: url = 'redis://127.0.0.1:6379', REDIS_TLS_CA_FILE: caFile, QUEUE_PREFIX: prefix } = config;
-  const { hostname, port } = new URL(url);
-  const address = `${hostname}:${port || '6379'}`;
-  const connection = new Redis(url, {
+type Address = ReturnType<typeof parseRedisUrl>;
+
+/** Not connected yet. Commands wait while the connection is lost, and go to the primary that takes over. */
+function openConnection(
+  { kind, nodes, isTls, primary, database, ...login }: Address,
+  caFile?: string,
+): Redis | Cluster {
+  const tls = isTls ? { tls: { ...(caFile !== undefined && { ca: readFileSync(caFile) }) } } : {};
+  const retryStrategy = (times: number) => Math.min(times * 100, 1_000);
+  const { username, password, sentinelLogin } = login;
+  const options = {
     lazyConnect: true,
     maxRetriesPerRequest: null,
     connectTimeout: PREFLIGHT_MS,
-    retryStrategy: (times) => Math.min(times * 100, 1_000),
-    ...(caFile !== undefined && { tls: { ca: readFileSync(caFile) } }),
+    retryStrategy,
+    username,
+    password,
+    db: database,
+    ...tls,
+  };
+  if (kind === 'cluster')
+    return new Cluster(nodes, {
+      lazyConnect: true,
+      clusterRetryStrategy: retryStrategy,
+      // The names in a certificate are those of the nodes, not their numbers.
+      dnsLookup: (name, found) => found(null, name),
+      redisOptions: options,
+    });
+  if (kind === 'single') return new Redis({ ...options, ...nodes[0] });
+  return new Redis({
+    ...options,
+    sentinels: nodes,
+    name: primary,
+    sentinelUsername: sentinelLogin.get('sentinel_username') ?? '',
+    sentinelPassword: sentinelLogin.get('sentinel_password') ?? '',
+    enableTLSForSentinelMode: isTls,
+    ...(isTls && { sentinelTLS: tls.tls }),
+    sentinelRetryStrategy: retryStrategy,
+    // A primary that hangs keeps its connections; it is the sentinels that say when there is another.
+    failoverDetector: true,
   });
-  // What connecting rejects with says no more than that the connection is closed.
+}
+
+/**
+ * Why Redis does not let the user work, without doing anything: what is queued in a transaction is checked against the
+ * user's rights, and the transaction is discarded.
+ */
+async function missingRights(connection: Redis | Cluster, prefix: string): Promise<string> {
+  const key = `${prefix}:rights`;
+  const wanted = [
+    ['hgetall', key],
+    ['hset', key, 'a', 'b'],
+    ['bzpopmin', key, 1],
+    ['evalsha', 'a', 1, key],
+  ];
+  const results = await connection.pipeline([['multi'], ...wanted, ['client', 'list'], ['discard']]).exec();
+  return [...new Set(results?.map(([error]) => /^NOPERM (.*)/.exec(error?.message ?? '')?.[1]))]
+    .filter(Boolean)
+    .join('; ');
+}
+
+/** What is wrong, by what Redis or the network says, and how to mend it. */
+const PROBLEMS: readonly (readonly [RegExp, string, string])[] = [
+  [/WRONGPASS|NOAUTH/, 'refuses the login', 'Check the user and password in REDIS_URL.'],
+  [/NOPERM/, 'does not let this user work', 'Give it the rule of docs/operations.md.'],
+  [/certificate|self-signed|altnames/, 'is not trusted', 'Set REDIS_TLS_CA_FILE to what signed its certificate.'],
+  [/invalid reply/, 'knows no primary of that name', 'Check the name at the end of REDIS_URL.'],
+  [/^/, 'does not answer', 'Start one with `npx pipeline services`, or set REDIS_URL to one that runs.'],
+];
+
+/**
+ * Connects to Redis and checks that it is fit for queues. Commands wait while the connection is lost later.
+ *
+ * @throws UsageError when Redis does not answer within five seconds, refuses the login, withholds rights that the queues
+ *   need, or may evict keys
+ */
+export async function connectQueues(config: Config, log: Logger) {
+  const { REDIS_URL: url = 'redis://127.0.0.1:6379', REDIS_TLS_CA_FILE: caFile, QUEUE_PREFIX: prefix } = config;
+  const target = parseRedisUrl(url);
+  const address = target.nodes.map(({ host, port }) => `${host}:${port}`).join(', ');
+  const connection = openConnection(target, caFile);
+  // What connecting rejects with says no more than that the connection is closed, or that nobody answers.
   let refusal: Error | undefined;
-  connection.on('error', (error: Error) => (refusal = error));
+  const onRefusal = (error: Error & { lastNodeError?: Error }) => (refusal ??= error.lastNodeError ?? error);
+  connection.on('error', onRefusal).on('sentinelError', onRefusal);
+  const inspect = async () => {
+    await connection.connect();
+    const nodes = connection instanceof Cluster ? connection.nodes('master') : [connection];
+    const infos = await Promise.all(nodes.map((node) => node.info()));
+    return { info: infos.join(''), missing: await missingRights(connection, prefix) };
+  };
   try {
-    const info = await Promise.race([
-      connection.connect().then(() => connection.info()),
-      sleep(PREFLIGHT_MS, undefined, { ref: false }),
-    ]);
-    if (info === undefined) throw new Error('no answer in five seconds');
-    const policy = /^maxmemory_policy:([\w-]+)/m.exec(info)?.[1] ?? 'noeviction';
-    if (policy !== 'noeviction')
+    const inspected = await Promise.race([inspect(), sleep(PREFLIGHT_MS, undefined, { ref: false })]);
+    if (inspected === undefined) throw new Error('no answer in five seconds');
+    const { info, missing } = inspected;
+    if (missing !== '') throw new Error(`NOPERM: ${missing}`);
+    const policy = /^maxmemory_policy:(?!noeviction)([\w-]+)/m.exec(info)?.[1];
+    if (policy !== undefined)
       throw new UsageError(`Redis evicts keys (${policy}), queued files too: set maxmemory-policy to noeviction.`);
     if (info.includes('aof_enabled:0'))
       log.warn('redis has no append-only file: after a crash of it, reconciliation has to queue the files again');
@@ -43,9 +115,7 @@ export async function connectQueues(config: Config, log: Logger) {
     connection.disconnect();
     if (error instanceof UsageError) throw error;
     const reason = String(refusal ?? error).replace(/^\w*Error: /, '');
-    const [problem, cure] = /WRONGPASS|NOAUTH|NOPERM/.test(reason)
-      ? ['refuses the login', 'Check the user and password in REDIS_URL.']
-      : ['does not answer', 'Start one with `npx pipeline services`, or set REDIS_URL to one that runs.'];
+    const [, problem = '', cure = ''] = PROBLEMS.find(([pattern]) => pattern.test(reason)) ?? [];
     throw new UsageError(`Redis at ${address} ${problem} (${reason}). ${cure}`);
   }
   const warnOnce = () => connection.once('reconnecting', () => log.warn({ address }, 'redis is away'));
