@@ -5,7 +5,7 @@ import { dirname, join, resolve } from 'node:path';
 import { Queue } from 'bullmq';
 import { Client, policies, types } from 'cassandra-driver';
 import { execa } from 'execa';
-import { Redis } from 'ioredis';
+import { Redis, type Cluster } from 'ioredis';
 import { destination, pino } from 'pino';
 import { afterAll, afterEach, expect, inject, vi } from 'vitest';
 import { processJobs } from '../../src/commands/process.ts';
@@ -21,6 +21,10 @@ const PROGRAM = resolve(import.meta.dirname, '../../bin/pipeline.js');
 export interface Stores {
   readonly redisUrl: string;
   readonly cassandraPort: number;
+  /** Several nodes, where 127.0.0.1 is not the only one. */
+  readonly cassandraHosts?: readonly string[];
+  /** The tests' own connection, where it takes more than the URL. */
+  readonly connectRedis?: () => Redis | Cluster;
 }
 
 /** A part of the pipeline that a test started. */
@@ -122,13 +126,14 @@ export async function openSpace(
   stores: Stores = sharedStores(),
 ): Promise<Space> {
   const id = randomBytes(5).toString('hex');
+  const cassandraHosts = [...(stores.cassandraHosts ?? ['127.0.0.1'])];
   const folder = await mkdtemp(join(tmpdir(), `pipeline-${id}-`));
   const environment = Object.fromEntries(
     Object.entries({
       DATA_DIR: join(folder, 'data'),
       REDIS_URL: stores.redisUrl,
       QUEUE_PREFIX: `{test-${id}}`,
-      CASSANDRA_CONTACT_POINTS: '127.0.0.1',
+      CASSANDRA_CONTACT_POINTS: cassandraHosts.join(),
       CASSANDRA_PORT: stores.cassandraPort,
       CASSANDRA_KEYSPACE: `test_${id}`,
       RECONCILE_SECONDS: 1,
@@ -145,7 +150,7 @@ export async function openSpace(
   await migrate(config, log);
 
   const client = new Client({
-    contactPoints: ['127.0.0.1'],
+    contactPoints: cassandraHosts,
     localDataCenter: 'datacenter1',
     protocolOptions: { port: config.CASSANDRA_PORT },
     keyspace: config.CASSANDRA_KEYSPACE,
@@ -153,7 +158,7 @@ export async function openSpace(
     policies: { reconnection: new policies.reconnection.ConstantReconnectionPolicy(200) },
   });
   await client.connect();
-  const redis = new Redis(stores.redisUrl, { maxRetriesPerRequest: null });
+  const redis = stores.connectRedis?.() ?? new Redis(stores.redisUrl, { maxRetriesPerRequest: null });
   redis.on('error', () => undefined);
   const queues = new Map<QueueName, ReturnType<Space['queue']>>();
   const running: Running[] = [];
