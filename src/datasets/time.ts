@@ -1,5 +1,3 @@
-import { tzOffset } from '@date-fns/tz';
-
 /** A moment at the precision that the provider sent: whole ms since the epoch, and 0 to 999,999 ns past them. */
 export interface Moment {
   readonly ms: number;
@@ -14,20 +12,32 @@ const ISO_8601 = /^(\d{4}-\d\d-\d\d)[T ](\d\d:\d\d)(?::(\d\d)(?:[.,](\d{1,9}))?)
 const FIRST_MS = Date.parse('0000-01-01');
 const LAST_MS = Date.parse('9999-12-31T23:59:59.999Z');
 
-/** The minutes that a zone is ahead of UTC at a local wall-clock time; in a repeated hour the first of the two. */
-function wallClockOffset(timeZone: string, wallMs: number): number {
-  if (timeZone === 'UTC') return 0;
-  const before = tzOffset(timeZone, new Date(wallMs - DAY_MS));
-  const candidate = tzOffset(timeZone, new Date(wallMs - before * 60_000));
-  return tzOffset(timeZone, new Date(wallMs - candidate * 60_000)) === candidate ? candidate : before;
+const offsetFormats = new Map<string, Intl.DateTimeFormat>();
+
+/** The ms that a zone is ahead of UTC at an instant; of long ago there are offsets with seconds. */
+function zoneOffset(timeZone: string, ms: number): number {
+  const format = offsetFormats.get(timeZone) ?? new Intl.DateTimeFormat('en', { timeZone, timeZoneName: 'longOffset' });
+  offsetFormats.set(timeZone, format);
+  const [, sign, ...parts] = /([+-])(\d\d):(\d\d)(?::(\d\d))?$/.exec(format.format(ms)) ?? [];
+  const [hours = 0, minutes = 0, seconds = 0] = parts.map((part: string | undefined) => Number(part ?? 0));
+  return (sign === '-' ? -1_000 : 1_000) * (hours * 3_600 + minutes * 60 + seconds);
 }
 
+/** The ms that a zone is ahead of UTC at a local wall-clock time; in a repeated hour the first of the two. */
+function wallClockOffset(timeZone: string, wallMs: number): number {
+  if (timeZone === 'UTC') return 0;
+  const before = zoneOffset(timeZone, wallMs - DAY_MS);
+  const candidate = zoneOffset(timeZone, wallMs - before);
+  return zoneOffset(timeZone, wallMs - candidate) === candidate ? candidate : before;
+}
+
+/** In ms ahead of UTC. */
 function writtenOffset(zone: string): number | undefined {
   if (zone === 'Z' || zone === 'z') return 0;
   const hours = Number(zone.slice(1, 3));
   const minutes = Number(zone.slice(3).replace(':', ''));
   if (hours > 18 || minutes > 59) return undefined;
-  return (zone.startsWith('-') ? -1 : 1) * (hours * 60 + minutes);
+  return (zone.startsWith('-') ? -1 : 1) * (hours * HOUR_MS + minutes * 60_000);
 }
 
 /**
@@ -46,7 +56,7 @@ export function parseTime(text: string, sourceTimeZone: string): Moment | string
   if (!(wallMs < midnight + DAY_MS)) return 'no such time of day';
   const offset = zone === undefined ? wallClockOffset(sourceTimeZone, wallMs) : writtenOffset(zone);
   if (offset === undefined) return 'no such offset from UTC';
-  const ms = wallMs - offset * 60_000;
+  const ms = wallMs - offset;
   if (ms < FIRST_MS || ms > LAST_MS) return 'outside of the years 0000 to 9999 in UTC';
   return { ms, nanos: Number(digits.slice(3)) };
 }
