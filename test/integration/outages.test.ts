@@ -7,9 +7,10 @@ import { afterAll, describe, expect, it } from 'vitest';
 import { findCassandraJars, startCassandra } from '../../src/local/cassandra.ts';
 import { freePort } from '../../src/local/ports.ts';
 import { findRedisBinary, startRedis } from '../../src/local/redis.ts';
-import { eventually, openSpace, type Space } from './pipeline.ts';
+import { eventually, openSpace } from './pipeline.ts';
+import { expectAllLoaded, startProvider, type ProvidedFile } from './provider.ts';
 import { idOf, storedSummaries, summariesOf } from './recomputation.ts';
-import { events, type ProviderEvent } from './records.ts';
+import { events } from './records.ts';
 
 const LIB = resolve(import.meta.dirname, '../../.local/lib');
 const BROKEN = '[{"vehicle_id": ';
@@ -53,50 +54,10 @@ async function ownStores() {
 
 const stores = await ownStores();
 
-/** The provider, that goes on whatever happens: a file of ten events every 50 ms until it is told to stop. */
-function startProvider(space: Space, vehicleId: string) {
-  const written: { name: string; records: ProviderEvent[] }[] = [];
-  let goesOn = true;
-  const writing = (async () => {
-    while (goesOn) {
-      const name = `vehicles_events_${vehicleId}_${written.length}.json`;
-      const records = events(10, { vehicle_id: `${vehicleId}-${written.length % 7}` });
-      await space.put(name, records);
-      written.push({ name, records });
-      await sleep(50);
-    }
-  })();
-  return {
-    written,
-    hasWritten: (files: number) => eventually(() => expect(written.length).toBeGreaterThanOrEqual(files)),
-    stop: async () => {
-      goesOn = false;
-      await writing;
-    },
-  };
-}
-
-/** Every record a row and in the summaries, no dead letter, nothing left in the queues. */
-async function expectAllLoaded(space: Space, files: { name: string; records: ProviderEvent[] }[]): Promise<void> {
-  await space.loaded(
-    files.map(({ name }) => name),
-    { withinMs: 60_000 },
-  );
-  const rows = await space.read('SELECT event_id FROM vehicle_events');
-  const records = files.flatMap((file) => file.records);
-  expect(rows.map((row) => row['event_id']).sort()).toEqual(records.map(idOf).sort());
-  for (const row of await space.ledger()) {
-    expect(row).toMatchObject({ state: 'loaded', records: 10, loaded: 10, rejected: 0, error: null });
-  }
-  expect(await space.letters()).toEqual([]);
-  await space.aggregated();
-  expect(await storedSummaries(space.read)).toEqual(summariesOf(records));
-}
-
 describe('while files arrive', async () => {
   // Two attempts are made within a second: an outage must not count as one.
   const space = await openSpace({ INGEST_ATTEMPTS: 2 }, stores);
-  const provided: { name: string; records: ProviderEvent[] }[] = [];
+  const provided: ProvidedFile[] = [];
 
   it('Redis goes away and comes back: all are loaded, none is a dead letter', async () => {
     space.startWatcher();
