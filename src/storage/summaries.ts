@@ -1,7 +1,11 @@
+import { isDeepStrictEqual } from 'node:util';
 import type { types } from 'cassandra-driver';
 import { createSummaryFold, type SummarizedEvent, type Summary, type SummaryFold } from '../datasets/summary.ts';
 import { DAY_MS, hourOf, HOUR_MS, type Moment } from '../datasets/time.ts';
 import type { Store } from './client.ts';
+
+/** The tables of days, each with its partition key. */
+const DAY_TABLES = { daily_summary: 'vehicle_id', daily_summary_by_day: 'day' };
 
 /** A vehicle's UTC day, as `YYYY-MM-DD`. */
 export interface StoredDay {
@@ -16,7 +20,8 @@ function momentOf(row: types.Row, column: string): Moment {
 function eventOf(row: types.Row, prefix: '' | 'last_'): SummarizedEvent {
   const { [`${prefix}event_id`]: id, [`${prefix}event_type`]: type } = row;
   const { [`${prefix}event_source`]: source, [`${prefix}event_value`]: value } = row;
-  return { time: momentOf(row, `${prefix}event_time`), id, type, source, value };
+  // A row that somebody wrote by hand may lack its type, which is no reason to stop.
+  return { time: momentOf(row, `${prefix}event_time`), id, type: type ?? '', source, value };
 }
 
 function summaryOf(row: types.Row): Summary {
@@ -41,6 +46,8 @@ function columnsOf({ count, first, last, typeCounts }: Summary) {
   };
 }
 
+const hourOfDay = ({ day }: StoredDay, from: number) => (from - Date.parse(day)) / HOUR_MS;
+
 /** At most 24 rows. */
 async function readHours(store: Store, { vehicleId, day }: StoredDay): Promise<types.Row[]> {
   return (await store.run('SELECT * FROM hourly_summary WHERE vehicle_id = ? AND day = ?', [vehicleId, day])).rows;
@@ -50,21 +57,15 @@ const SELECT_EVENTS =
   'SELECT event_time, event_time_nanos, event_id, event_type, event_source, event_value FROM vehicle_events ' +
   'WHERE vehicle_id = ? AND day = ? AND event_time >= ? AND event_time < ?';
 
-/**
- * Recomputes hours of one vehicle's day from the raw rows, then the day from its hours. Resolves to how many hours.
- *
- * @param hours their starts in ms since the epoch; 'all' are those with events, and those with a summary that perhaps
- *   nothing stands behind any more
- * @param epoch the run's epoch, in µs
- */
-export async function recomputeDay(store: Store, stored: StoredDay, hours: ReadonlySet<number> | 'all', epoch: bigint) {
-  const key = { vehicle_id: stored.vehicleId, day: stored.day };
-  const start = Date.parse(stored.day);
-  const known = hours === 'all' ? (await readHours(store, stored)).map((row) => start + row['hour'] * HOUR_MS) : hours;
-  const folds = new Map([...known].map((hour) => [hour, createSummaryFold()]));
+type Hours = ReadonlySet<number> | 'all';
 
+/** Folds hours of one vehicle's day from the raw rows, by their starts in ms since the epoch; an empty fold is of no events. */
+async function foldHours(store: Store, stored: StoredDay, hours: Hours, known: readonly types.Row[]) {
+  const start = Date.parse(stored.day);
+  const wanted = hours === 'all' ? known.map((row) => start + row['hour'] * HOUR_MS) : hours;
+  const folds = new Map([...wanted].map((hour) => [hour, createSummaryFold()]));
   async function foldEvents(from: number, until: number): Promise<void> {
-    for await (const row of store.rows(SELECT_EVENTS, [key.vehicle_id, key.day, from, until])) {
+    for await (const row of store.rows(SELECT_EVENTS, [stored.vehicleId, stored.day, from, until])) {
       const event = eventOf(row, '');
       const hour = hourOf(event.time.ms);
       const fold = folds.get(hour) ?? createSummaryFold();
@@ -72,6 +73,27 @@ export async function recomputeDay(store: Store, stored: StoredDay, hours: Reado
       fold.addEvent(event);
     }
   }
+  if (hours === 'all') await foldEvents(start, start + DAY_MS);
+  else await Promise.all([...hours].map((hour) => foldEvents(hour, hour + HOUR_MS)));
+  return folds;
+}
+
+/** Folds a day from its stored hours; a row that is not whole, because somebody wrote it by hand, is no summary. */
+function foldDay(hours: readonly types.Row[]): SummaryFold {
+  const whole = createSummaryFold();
+  for (const row of hours) if (row['event_type_counts'] !== null) whole.addSummary(summaryOf(row));
+  return whole;
+}
+
+/**
+ * Recomputes hours of one vehicle's day from the raw rows, then the day from its hours. Resolves to how many hours.
+ *
+ * @param hours their starts in ms since the epoch; 'all' are those with events, and those with a summary that perhaps
+ *   nothing stands behind any more
+ * @param epoch the run's epoch, in µs
+ */
+export async function recomputeDay(store: Store, stored: StoredDay, hours: Hours, epoch: bigint) {
+  const key = { vehicle_id: stored.vehicleId, day: stored.day };
   /** Writes or removes a row at the epoch: a run that was overtaken can never overwrite the result of a newer one. */
   function put(table: string, columns: object, fold: SummaryFold): Promise<unknown> {
     const summary = fold.result();
@@ -80,15 +102,45 @@ export async function recomputeDay(store: Store, stored: StoredDay, hours: Reado
     const query = `DELETE FROM ${table} USING TIMESTAMP ? WHERE ${where.join(' AND ')}`;
     return store.run(query, [epoch, ...Object.values(columns)]);
   }
-  if (hours === 'all') await foldEvents(start, start + DAY_MS);
-  else await Promise.all([...hours].map((hour) => foldEvents(hour, hour + HOUR_MS)));
-  const hourOfDay = (from: number) => (from - start) / HOUR_MS;
-  await Promise.all([...folds].map(([from, fold]) => put('hourly_summary', { ...key, hour: hourOfDay(from) }, fold)));
+  const folds = await foldHours(store, stored, hours, hours === 'all' ? await readHours(store, stored) : []);
+  await Promise.all(
+    [...folds].map(([from, fold]) => put('hourly_summary', { ...key, hour: hourOfDay(stored, from) }, fold)),
+  );
 
-  const whole = createSummaryFold();
-  for (const row of await readHours(store, stored)) whole.addSummary(summaryOf(row));
+  const whole = foldDay(await readHours(store, stored));
   await Promise.all([put('daily_summary', key, whole), put('daily_summary_by_day', key, whole)]);
   return folds.size;
+}
+
+/** A summary row that is not what the raw rows give; `hour` of the day, 0 to 23, where it is one of an hour. */
+export interface WrongSummary {
+  readonly table: string;
+  readonly hour?: number;
+}
+
+/** Compares stored summaries of a day with a recomputation; `hours` as in `recomputeDay`. Changes nothing. */
+export async function wrongSummaries(store: Store, stored: StoredDay, hours: Hours): Promise<WrongSummary[]> {
+  const known = await readHours(store, stored);
+  const days = Object.keys(DAY_TABLES).map(async (table) => {
+    const query = `SELECT * FROM ${table} WHERE vehicle_id = ? AND day = ?`;
+    return { table, row: (await store.run(query, [stored.vehicleId, stored.day])).rows[0] };
+  });
+  const dayRows = await Promise.all(days);
+  const folds = await foldHours(store, stored, hours, known);
+  const isRight = (row: types.Row | undefined, fold: SummaryFold) => {
+    const summary = fold.result();
+    if (summary === undefined || row === undefined) return summary === row;
+    return Object.entries(columnsOf(summary)).every(([column, value]) => isDeepStrictEqual(row[column], value));
+  };
+  const rowOf = new Map(known.map((row) => [Number(row['hour']), row]));
+  const wrong: WrongSummary[] = [...folds]
+    .map(([from, fold]) => ({ table: 'hourly_summary', hour: hourOfDay(stored, from), fold }))
+    .filter(({ hour, fold }) => !isRight(rowOf.get(hour), fold));
+
+  for (const from of folds.keys()) rowOf.delete(hourOfDay(stored, from));
+  const whole = foldDay([...rowOf.values()]);
+  for (const summary of [...folds.values()].map((fold) => fold.result())) if (summary) whole.addSummary(summary);
+  return [...wrong, ...dayRows.filter(({ row }) => !isRight(row, whole))];
 }
 
 /** Every (vehicle, day) of one share of the token ring that has raw events or any summary. May repeat. */
@@ -103,7 +155,7 @@ export async function* storedDays(store: Store, share: number, shares: number): 
   };
   const key = 'vehicle_id, day';
   for (const table of ['vehicle_events', 'hourly_summary']) yield* scan(`DISTINCT ${key}`, table, key);
-  for (const [table, daysKey] of Object.entries({ daily_summary: 'vehicle_id', daily_summary_by_day: 'day' })) {
+  for (const [table, daysKey] of Object.entries(DAY_TABLES)) {
     // Days without hours are those that nothing stands behind any more; the others have been found above.
     for await (const stored of scan(key, table, daysKey))
       if ((await readHours(store, stored)).length === 0) yield stored;
