@@ -53,17 +53,17 @@ function createCollector(maxBytes: number) {
   };
 }
 
-/** Drops a leading byte order mark, also one that is cut by a chunk's end. */
+/** Drops a leading byte order mark, also one that is cut by a chunk's end; bytes that only begin like one stay. */
 function createMarkRemover() {
-  let seen = 0;
+  let held: Buffer | undefined = Buffer.alloc(0);
   return (bytes: Buffer): Buffer => {
-    let start = 0;
-    while (start < bytes.length && seen < BYTE_ORDER_MARK.length) {
-      if (bytes[start] !== BYTE_ORDER_MARK[seen]) break;
-      [start, seen] = [start + 1, seen + 1];
-    }
-    if (start < bytes.length) seen = BYTE_ORDER_MARK.length;
-    return bytes.subarray(start);
+    if (held === undefined) return bytes;
+    held = Buffer.concat([held, bytes]);
+    const isMark = BYTE_ORDER_MARK.equals(held.subarray(0, BYTE_ORDER_MARK.length));
+    if (!isMark && BYTE_ORDER_MARK.subarray(0, held.length).equals(held)) return Buffer.alloc(0);
+    const rest: Buffer = isMark ? held.subarray(BYTE_ORDER_MARK.length) : held;
+    held = undefined;
+    return rest;
   };
 }
 
