@@ -84,9 +84,9 @@ const PROBLEMS: readonly (readonly [RegExp, string, string])[] = [
  * Connects to Redis and checks that it is fit for queues. Commands wait while the connection is lost later.
  *
  * @throws UsageError when Redis does not answer within five seconds, refuses the login, withholds rights that the queues
- *   need, or may evict keys
+ *   need, or may evict keys (unless `mayEvict`, for who only looks)
  */
-export async function connectQueues(config: Config, log: Logger) {
+export async function connectQueues(config: Config, log: Logger, mayEvict = false) {
   const { REDIS_URL: url = 'redis://127.0.0.1:6379', REDIS_TLS_CA_FILE: caFile, QUEUE_PREFIX: prefix } = config;
   const target = parseRedisUrl(url);
   const address = target.nodes.map(({ host, port }) => `${host}:${port}`).join(', ');
@@ -99,15 +99,18 @@ export async function connectQueues(config: Config, log: Logger) {
     await connection.connect();
     const nodes = connection instanceof Cluster ? connection.nodes('master') : [connection];
     const infos = await Promise.all(nodes.map((node) => node.info()));
-    return { info: infos.join(''), missing: await missingRights(connection, prefix) };
+    return { infos, missing: await missingRights(connection, prefix) };
   };
+  /** What each node says of itself. */
+  let infos: readonly string[];
   try {
     const inspected = await Promise.race([inspect(), sleep(PREFLIGHT_MS, undefined, { ref: false })]);
     if (inspected === undefined) throw new Error('no answer in five seconds');
-    const { info, missing } = inspected;
-    if (missing !== '') throw new Error(`NOPERM: ${missing}`);
+    infos = inspected.infos;
+    if (inspected.missing !== '') throw new Error(`NOPERM: ${inspected.missing}`);
+    const info = infos.join('');
     const policy = /^maxmemory_policy:(?!noeviction)([\w-]+)/m.exec(info)?.[1];
-    if (policy !== undefined)
+    if (policy !== undefined && !mayEvict)
       throw new UsageError(`Redis evicts keys (${policy}), queued files too: set maxmemory-policy to noeviction.`);
     if (info.includes('aof_enabled:0'))
       log.warn('redis has no append-only file: after a crash of it, reconciliation has to queue the files again');
@@ -124,5 +127,5 @@ export async function connectQueues(config: Config, log: Logger) {
     log.info({ address }, 'redis is back');
     warnOnce();
   });
-  return { connection, prefix, close: () => connection.disconnect() };
+  return { connection, prefix, infos, close: () => connection.disconnect() };
 }
