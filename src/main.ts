@@ -3,6 +3,7 @@ import { Command, CommanderError, InvalidArgumentError } from 'commander';
 import { aggregateNow } from './commands/aggregate.ts';
 import { backfill } from './commands/backfill.ts';
 import { board } from './commands/board.ts';
+import { doctor } from './commands/doctor.ts';
 import { discardFailed, listFailed, retryFailed, showFailed } from './commands/failed.ts';
 import { generateFiles } from './commands/generate.ts';
 import { migrateSchema } from './commands/migrate.ts';
@@ -144,6 +145,9 @@ withJson(add(program, 'backfill', 'queue what is not loaded yet of a folder belo
   .action((directory: string, options: { json: boolean }) =>
     runCommand('backfill', (runtime) => backfill(runtime, directory, options)),
   );
+withJson(add(program, 'doctor', 'looks at what the pipeline stands on, and says what to do')).action(
+  (options: { json: boolean }) => runCommand('doctor', (runtime) => doctor(runtime, options)),
+);
 
 const failed = add(program, 'failed', 'dead letters: files that could not be loaded');
 for (const [name, description, command] of [
