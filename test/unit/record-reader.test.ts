@@ -51,11 +51,7 @@ async function read(extension: string, content: Buffer | string): Promise<Readin
   }
 }
 
-const records = [
-  event({ event_type: 'tür' }),
-  event({ event_value: '😀' }),
-  event({ event_extra_data: { a: [1, {}] } }),
-];
+const records = [event({ event_type: 'tür' }), event({ event_value: '😀', event_extra_data: { a: [1, {}] } })];
 const ids = records.map(idOf);
 const array = Buffer.from(JSON.stringify(records));
 const lines = Buffer.from(records.map((record) => `${JSON.stringify(record)}\n`).join(''));
