@@ -97,7 +97,10 @@ export async function connectQueues(config: Config, log: Logger, mayEvict = fals
   const onRefusal = (error: Error & { lastNodeError?: Error }) => (refusal ??= error.lastNodeError ?? error);
   connection.on('error', onRefusal).on('sentinelError', onRefusal);
   const inspect = async () => {
-    await connection.connect();
+    // While a primary is being replaced, it is worth to go on trying.
+    await connection.connect().catch((error: unknown) => {
+      if (target.kind === 'single') throw error;
+    });
     const nodes = connection instanceof Cluster ? connection.nodes('master') : [connection];
     const infos = await Promise.all(nodes.map((node) => node.info()));
     return { infos, missing: await missingRights(connection, prefix) };
