@@ -11,11 +11,11 @@ import type { SnapshotNeeds } from './snapshot.ts';
 const REFUSALS: readonly (readonly [RegExp, string])[] = [
   [/ obliterate$/, 'A queue cannot be taken away from the processes that work on it. Pause it instead.'],
   [/ :jobId\/update-data$/, 'The data of a job names one version of a file, or one run. Add another job instead.'],
-  [/ job-schedulers\/:schedulerId(\/remove)?$/, 'Set AGGREGATION_EVERY_SECONDS or AGGREGATION_CRON instead.'],
+  [/ job-schedulers\/:schedulerId(\/remove)?$/, 'Set AGGREGATION_EVERY_SECONDS, AGGREGATION_CRON, VERIFY_EVERY_SECONDS.'],
   [/^aggregation concurrency$/, 'Aggregation runs must not overlap, so there is one at a time.'],
 ];
 
-/** Bull Board with the four queues, to be mounted at `path`. */
+/** Bull Board with all queues, to be mounted at `path`. */
 export function createBullBoardRouter(path: string, needs: SnapshotNeeds): Router {
   const adapter = new ExpressAdapter();
   adapter.setBasePath(path);
@@ -24,6 +24,7 @@ export function createBullBoardRouter(path: string, needs: SnapshotNeeds): Route
     [needs.deadLetterQueue, 'Files that could not be loaded. Mend one and press Retry; Clean gives it up for good.'],
     [needs.aggregationQueue, 'Runs that bring the summaries up to date. To have one now: Schedulers, Run now.'],
     [needs.sliceQueue, 'Shares of a large aggregation run, for all processors together; nothing to do here.'],
+    [needs.verificationQueue, 'Samples that are compared with the files; the log of a job says what differs.'],
   ] as const;
   createBullBoard({
     queues: purposes.map(([queue, description]) => new BullMQAdapter(queue, { description })),

@@ -1,15 +1,14 @@
 import { collectDefaultMetrics, Registry } from 'prom-client';
 import { readCounters } from '../queues/counters.ts';
-import { boundedRead, type Snapshot, type SnapshotNeeds } from './snapshot.ts';
+import { allQueues, boundedRead, type Snapshot, type SnapshotNeeds } from './snapshot.ts';
 
 /** Makes the function that prints everything for Prometheus. It never rejects, and leaves out what is not known. */
 export function createMetrics(needs: SnapshotNeeds, readSnapshot: () => Promise<Snapshot>): () => Promise<string> {
-  const { queues, ingestQueue, deadLetterQueue, aggregationQueue, sliceQueue, log } = needs;
+  const { queues, log } = needs;
   const registry = new Registry();
   collectDefaultMetrics({ register: registry });
   const readQueues = boundedRead(log, async () => {
-    const all = [ingestQueue, deadLetterQueue, aggregationQueue, sliceQueue];
-    const texts = await Promise.all(all.map((queue) => queue.exportPrometheusMetrics()));
+    const texts = await Promise.all(allQueues(needs).map((queue) => queue.exportPrometheusMetrics()));
     return [...texts, ...[...(await readCounters(queues))].map(sampleText)];
   });
   return async () => {

@@ -30,7 +30,7 @@ export function renderPage({ at, redis, cassandra }: Snapshot): string {
     </html>`;
 }
 
-function redisTables({ queues, newestFiles, deadLetters, ...rest }: NonNullable<Snapshot['redis']>): string {
+function redisTables({ queues, newestFiles, deadLetters, verified, ...rest }: NonNullable<Snapshot['redis']>): string {
   const link = (text: string, path = text) => ({ path, text });
   const counts = Object.entries(queues).map(([name, count]) => ({ queue: link(name), ...count }));
   const files = newestFiles.map(({ id, name, ...result }) => ({ file: link(name, `ingest/${id}`), ...result }));
@@ -41,7 +41,13 @@ function redisTables({ queues, newestFiles, deadLetters, ...rest }: NonNullable<
     'processors alive': rest.workers.length,
     'dead letters': deadLetters.count,
   };
-  return table('Now', [now]) + table('Queues', counts) + table('Newest files', files) + table('Dead letters', newest);
+  return [
+    table('Now', [now]),
+    table('Queues', counts),
+    table('Newest files', files),
+    table('Dead letters', newest),
+    table('Newest verification', verified),
+  ].join('');
 }
 
 function cassandraTables({ watermark, lagSeconds, today, yesterday }: NonNullable<Snapshot['cassandra']>): string {

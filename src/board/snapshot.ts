@@ -5,12 +5,14 @@ import { dayOf, DAY_MS } from '../datasets/time.ts';
 import type { DeadLetterQueue } from '../queues/dead-letter.ts';
 import type { IngestQueue } from '../queues/ingest.ts';
 import type { QueueConnection } from '../queues/redis.ts';
+import type { VerificationQueue, VerificationReport } from '../queues/verification.ts';
 import { readAggregationState } from '../storage/aggregation-state.ts';
 import type { Store } from '../storage/client.ts';
 import { dayTotals } from '../storage/summaries.ts';
 
 type OpenQueues = { queues: QueueConnection; ingestQueue: IngestQueue; deadLetterQueue: DeadLetterQueue };
-export type SnapshotNeeds = OpenQueues & { aggregationQueue: Queue; sliceQueue: Queue; store: Store; log: Logger };
+type OtherQueues = { aggregationQueue: Queue; sliceQueue: Queue; verificationQueue: VerificationQueue };
+export type SnapshotNeeds = OpenQueues & OtherQueues & { store: Store; log: Logger };
 
 /**
  * Makes a read of a store that always ends: with null when the store does not answer within two seconds. One that is
@@ -43,21 +45,36 @@ export function createSnapshotReader(needs: SnapshotNeeds) {
   };
 }
 
-async function readRedis({ ingestQueue, deadLetterQueue, aggregationQueue, sliceQueue }: SnapshotNeeds) {
-  const all = [ingestQueue, deadLetterQueue, aggregationQueue, sliceQueue];
+/** All queues, in the order in which they are shown. */
+export const allQueues = (needs: SnapshotNeeds): readonly Queue[] => [
+  needs.ingestQueue,
+  needs.deadLetterQueue,
+  needs.aggregationQueue,
+  needs.sliceQueue,
+  needs.verificationQueue,
+];
+
+async function readRedis(needs: SnapshotNeeds) {
+  const { ingestQueue, deadLetterQueue, verificationQueue } = needs;
   const fileOf = ({ id = '', name, finishedOn = 0 }: Job) => ({ id, name, at: new Date(finishedOn).toISOString() });
   const letters = await deadLetterQueue.getFailed(0, 9);
   const newest = letters.map((job) => ({ ...fileOf(job), reason: job.failedReason }));
   const files = await ingestQueue.getCompleted(0, 9);
   const heads = await ingestQueue.getJobs(['waiting', 'prioritized', 'delayed'], 0, 0, true);
   return {
-    queues: Object.fromEntries(await Promise.all(all.map(countsOf))),
+    queues: Object.fromEntries(await Promise.all(allQueues(needs).map(countsOf))),
     filesPerMinute: await filesPerMinute(ingestQueue),
     oldestWaitingSeconds: Math.max(0, ...heads.map(({ timestamp }) => (Date.now() - timestamp) / 1000)),
     newestFiles: files.map((job) => ({ ...fileOf(job), ...job.returnvalue })),
+    verified: (await verificationQueue.getCompleted(0, 0)).map(verificationOf),
     deadLetters: { count: await deadLetterQueue.getFailedCount(), newest },
     workers: [...new Set((await ingestQueue.getWorkers()).map(({ rawname }) => rawname?.split(':w:')[1]))],
   };
+}
+
+function verificationOf({ returnvalue, finishedOn = 0 }: Job<object, VerificationReport>) {
+  const { examples: _examples, mended: _mended, gone: _gone, ...counts } = returnvalue;
+  return { at: new Date(finishedOn).toISOString(), ...counts };
 }
 
 /** `backlog` waits behind `waiting`; of the completed ones the newest are kept. */

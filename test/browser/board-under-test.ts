@@ -10,6 +10,7 @@ import { createCounters } from '../../src/queues/counters.ts';
 import { addDeadLetter, createDeadLetterQueue } from '../../src/queues/dead-letter.ts';
 import { createIngestQueue, versionOf, type IngestJob } from '../../src/queues/ingest.ts';
 import { connectQueues } from '../../src/queues/redis.ts';
+import { createVerificationQueue } from '../../src/queues/verification.ts';
 import { connectStore } from '../../src/storage/client.ts';
 import { migrate } from '../../src/storage/migrations.ts';
 
@@ -75,10 +76,12 @@ export async function createBoardUnderTest(environment: Record<string, string> =
   const deadLetterQueue = createDeadLetterQueue(queues);
   const aggregationQueue = await createAggregationQueue(queues);
   const sliceQueue = createAggregationSliceQueue(queues);
-  const all = [ingestQueue, deadLetterQueue, aggregationQueue, sliceQueue];
+  const verificationQueue = await createVerificationQueue(queues);
+  const all = [ingestQueue, deadLetterQueue, aggregationQueue, sliceQueue, verificationQueue];
   for (const queue of all) queue.on('error', () => undefined);
   const counters = createCounters(queues, log);
-  const needs = { config, queues, store, ingestQueue, deadLetterQueue, aggregationQueue, sliceQueue, log };
+  const opened = { ingestQueue, deadLetterQueue, aggregationQueue, sliceQueue, verificationQueue };
+  const needs = { config, queues, store, ...opened, log };
   const server = await listen(createBoard(needs), config);
 
   return {

@@ -68,7 +68,7 @@ describe.skipIf(CHROMIUM === undefined)('in a browser (Chromium)', () => {
     await page.screenshot({ path: `${SCREENSHOTS}/${name}.png`, fullPage: true });
   }
 
-  it('Bull Board shows the four queues, each with what it is for', async () => {
+  it('Bull Board shows every queue, each with what it is for', async () => {
     await page.goto(`${board.url}/board`);
     await page.getByText('2 Jobs').first().waitFor();
     await picture('bull-board');
@@ -77,6 +77,7 @@ describe.skipIf(CHROMIUM === undefined)('in a browser (Chromium)', () => {
       'dead-letter': 'Files that could not be loaded. Mend one and press Retry',
       aggregation: 'Runs that bring the summaries up to date',
       'aggregation-slice': 'Shares of a large aggregation run',
+      verification: 'Samples that are compared with the files',
     };
     for (const [queue, purpose] of Object.entries(purposes)) {
       await page.getByRole('navigation').getByRole('link', { name: queue, exact: true }).click();
