@@ -1,0 +1,329 @@
+import { lstat, readdir, rename, rm, writeFile } from 'node:fs/promises';
+import { join } from 'node:path';
+import { execa } from 'execa';
+import { beforeAll, describe, expect, it, vi } from 'vitest';
+import { createMetrics } from '../../src/board/metrics.ts';
+import { renderPage } from '../../src/board/page.ts';
+import { createSnapshotReader } from '../../src/board/snapshot.ts';
+import { openQueues, openStore } from '../../src/commands/connect.ts';
+import { verifyFiles } from '../../src/commands/verify.ts';
+import type { VerificationReport } from '../../src/queues/verification.ts';
+import { eventually, openSpace, type Space } from './pipeline.ts';
+import { startProvider } from './provider.ts';
+import { idOf, storedSummaries, summariesOf } from './recomputation.ts';
+import { event, events, status } from './records.ts';
+
+const DAY = "day = '2026-11-20'";
+
+/** Runs `pipeline verify --json`, and returns its report and what it failed with. */
+async function verified(space: Space, options: { repair?: boolean; sample?: number } = {}) {
+  const printed: string[] = [];
+  const print = vi.spyOn(process.stdout, 'write').mockImplementation((text) => printed.push(String(text)) > 0);
+  const runtime = space.runtime();
+  let failure = '';
+  try {
+    await verifyFiles(runtime, { json: true, repair: false, sample: 1, ...options });
+  } catch (error) {
+    failure = error instanceof Error ? error.message : String(error);
+  } finally {
+    print.mockRestore();
+    await runtime.stop();
+  }
+  const report = JSON.parse(printed.join('') || '{}') as VerificationReport;
+  return { ...report, failure };
+}
+
+/** Loads what is in the folder by now, aggregates it, and stops. */
+async function settle(space: Space, names: readonly string[]): Promise<void> {
+  const roles = [space.startWatcher(), space.startProcessor()];
+  await space.loaded(names);
+  await space.aggregated();
+  await Promise.all(roles.map((role) => role.stop()));
+}
+
+describe('what is stored', async () => {
+  const space = await openSpace();
+  const first = events(20, { vehicle_id: 'one' });
+  const second = events(20, { vehicle_id: 'two' });
+  const third = event({ vehicle_id: 'one' });
+  const reports = [
+    status({ vehicle_id: 'one', status: 'driving' }),
+    status({ vehicle_id: 'one', status: 'parked', report_time: '2026-11-20T11:00:00.000002' }),
+    status({ vehicle_id: 'two', status: 'charging', extra: 1 }),
+    // Of two in one microsecond the newest status may be a mixture.
+    status({ vehicle_id: 'tie', status: 'a', status_source: 'z' }),
+    status({ vehicle_id: 'tie', status: 'z', status_source: 'a' }),
+  ];
+  const names = [
+    'vehicles_events_1.json',
+    'below/vehicles_events_2.jsonl',
+    'vehicles_events_3.json',
+    'vehicles_status_1.json',
+  ];
+
+  beforeAll(async () => {
+    await space.put('vehicles_events_1.json', first);
+    await space.put(
+      'below/vehicles_events_2.jsonl',
+      [...second, ''].map((one) => one && JSON.stringify(one)).join('\n'),
+    );
+    await space.put('vehicles_events_3.json', [...first.slice(0, 2), { vehicle_id: 'nameless' }, third]);
+    await space.put('vehicles_status_1.json', reports);
+    await space.put('vehicles_events_broken.json', '[{', { stoodStill: true });
+    await settle(space, names);
+    // The same content in another version.
+    await space.put('vehicles_events_1.json', first, { stoodStill: true });
+    const roles = [space.startWatcher(), space.startProcessor()];
+    await eventually(async () => expect((await space.ledger()).map(({ state }) => state)).toContain('unchanged'));
+    await eventually(async () => expect(await space.letters()).toHaveLength(1));
+    await Promise.all(roles.map((role) => role.stop()));
+  });
+
+  it('is right as it was loaded', async () => {
+    expect(await verified(space)).toEqual({
+      failure: '',
+      files: 4,
+      records: 49,
+      days: 2,
+      waiting: 0,
+      deadLetters: 1,
+      discarded: 0,
+      gone: 0,
+      notDue: 0,
+      differences: 0,
+      mended: 0,
+      examples: [],
+    });
+  });
+
+  const key = `vehicle_id = 'one' AND ${DAY} AND event_time = '2026-11-20T10:00:03.123Z' AND event_id = '${idOf(first[3] ?? {})}'`;
+  const id = idOf(reports[1] ?? {});
+  const history = `vehicle_id = 'one' AND month = '2026-11' AND report_time = '2026-11-20T11:00:00.000Z' AND status_id = '${id}'`;
+  const broken: { what: string; by: string; problem: RegExp }[] = [
+    {
+      what: 'a count of an hour',
+      by: `UPDATE hourly_summary SET event_count = 7 WHERE vehicle_id = 'one' AND ${DAY} AND hour = 10`,
+      problem: /^2026-11-20 of vehicle one: not what the rows give: hourly_summary of hour 10$/,
+    },
+    {
+      what: 'a day that is gone',
+      by: "DELETE FROM daily_summary WHERE vehicle_id = 'two'",
+      problem: /^2026-11-20 of vehicle two: not what the rows give: daily_summary$/,
+    },
+    {
+      what: 'a last event of a day',
+      by: `UPDATE daily_summary_by_day SET last_event_type = 'x' WHERE vehicle_id = 'two' AND ${DAY}`,
+      problem: /daily_summary_by_day$/,
+    },
+    {
+      what: 'an hour that no rows stand behind',
+      by: `INSERT INTO hourly_summary (vehicle_id, day, hour, event_count) VALUES ('nobody', '2026-11-20', 3, 1)`,
+      problem: /vehicle nobody: not what the rows give: hourly_summary of hour 3$/,
+    },
+    {
+      what: 'an event that is gone',
+      by: `DELETE FROM vehicle_events WHERE ${key}`,
+      problem: /vehicle_events of 2026-11-20 one.*: missing$/,
+    },
+    {
+      what: 'a value of an event',
+      by: `UPDATE vehicle_events SET event_value = '0', event_time_nanos = 7 WHERE ${key}`,
+      problem: /: wrong event_value, event_time_nanos$|: wrong event_time_nanos, event_value$/,
+    },
+    {
+      what: 'a value that an event does not have',
+      by: `UPDATE vehicle_events SET unknown_fields = '{}' WHERE ${key}`,
+      problem: /: wrong unknown_fields$/,
+    },
+    {
+      what: 'an event that names no file',
+      by: `DELETE file_name, file_version FROM vehicle_events WHERE ${key}`,
+      problem: /: wrong file_name, file_version$/,
+    },
+    {
+      what: 'a whole day of events',
+      by: `DELETE FROM vehicle_events WHERE vehicle_id = 'two' AND ${DAY}`,
+      problem: /vehicle_events of 2026-11-20 two.*: missing$/,
+    },
+    {
+      what: 'a report that is gone',
+      by: `DELETE FROM vehicle_status_history WHERE ${history}`,
+      problem: /vehicle_status_history .*: missing$/,
+    },
+    {
+      what: 'a newest status that is gone',
+      by: "DELETE FROM vehicle_status WHERE vehicle_id = 'two'",
+      problem: /vehicle_status of two.*: missing$/,
+    },
+    {
+      what: 'a newest status that was changed',
+      by: "UPDATE vehicle_status SET status = 'stolen' WHERE vehicle_id = 'one'",
+      problem: /vehicle_status of one.*: wrong status$/,
+    },
+    {
+      what: 'a newest status that is not the newest',
+      by: "UPDATE vehicle_status SET report_time = '2026-11-20T10:00:00.000Z' WHERE vehicle_id = 'one'",
+      problem: /vehicle_status of one.*: older than the newest report$/,
+    },
+    {
+      what: 'a rejection that is gone',
+      by: "DELETE FROM rejected_records WHERE name = 'vehicles_events_3.json' AND version = '$VERSION'",
+      problem: /rejected_records: record 2 of vehicles_events_3.json: missing$/,
+    },
+    {
+      what: 'counts in the ledger',
+      by: "UPDATE files SET loaded = 7, sha256 = 'x' WHERE name = 'vehicles_events_3.json' AND version = '$VERSION'",
+      problem: /^files: vehicles_events_3.json: wrong sha256, loaded$/,
+    },
+  ];
+
+  it.each(broken)('$what: found, mended, and right after that', async ({ by, problem }) => {
+    const file = (await space.ledger()).find(({ name }) => name === 'vehicles_events_3.json');
+    await space.read(by.replace('$VERSION', file?.version ?? ''));
+    const found = await verified(space);
+    expect(found.examples.map(({ what, problem: why }) => `${what}: ${why}`)).toContainEqual(
+      expect.stringMatching(problem),
+    );
+    // Beside that only its consequence: the summaries are not those of the rows.
+    const others = found.examples.filter(({ what, problem: why }) => !problem.test(`${what}: ${why}`));
+    expect(others.filter(({ problem: why }) => !why.startsWith('not what the rows give'))).toEqual([]);
+    expect(found.failure).toMatch(/^\d+ difference\(s\) are left: --repair mends/);
+
+    const repaired = await verified(space, { repair: true });
+    expect(repaired).toMatchObject({ mended: repaired.differences, failure: '' });
+    expect(repaired.mended).toBeGreaterThan(0);
+    expect(await verified(space)).toMatchObject({ differences: 0, failure: '' });
+  });
+
+  it('is in the end what it was', async () => {
+    const processor = space.startProcessor();
+    await space.queue('aggregation').add('run by hand', {});
+    await eventually(async () => expect(await verified(space)).toMatchObject({ differences: 0, notDue: 0 }));
+    await processor.stop();
+    expect(await storedSummaries(space.read)).toEqual(summariesOf([...first, ...second, third]));
+    const rows = await space.read("SELECT status FROM vehicle_status WHERE vehicle_id IN ('one', 'two')");
+    expect(rows.map((row) => row['status'])).toEqual(['parked', 'charging']);
+  });
+
+  it('may hold a row that no file has: found, left to a person, and in the summaries meanwhile', async () => {
+    const columns = '(vehicle_id, day, event_time, event_id, event_time_nanos, event_source, event_type, event_value)';
+    const row = "('one', '2026-11-20', '2026-11-20T10:00:03.000Z', 'by-hand', 0, 'a', 'b', 'c')";
+    await space.read(`INSERT INTO vehicle_events ${columns} VALUES ${row}`);
+    const repaired = await verified(space, { repair: true });
+    expect(repaired).toMatchObject({ differences: 2, mended: 1, failure: '1 difference(s) are left.' });
+    expect(repaired.examples[1]?.problem).toBe('rows of files that the ledger does not know: no file');
+    const [day] = await space.read(`SELECT event_count FROM daily_summary WHERE vehicle_id = 'one' AND ${DAY}`);
+    expect(day?.['event_count']).toBe(22);
+    const where = `vehicle_id = 'one' AND ${DAY} AND event_time = '2026-11-20T10:00:03.000Z' AND event_id = 'by-hand'`;
+    await space.read(`DELETE FROM vehicle_events WHERE ${where}`);
+    expect(await verified(space, { repair: true })).toMatchObject({ differences: 1, mended: 1, failure: '' });
+  });
+
+  it('is no longer compared with a file that is gone, or that cannot be read any more', async () => {
+    await rm(join(space.config.DATA_DIR, 'vehicles_status_1.json'));
+    expect(await verified(space)).toMatchObject({ gone: 1, files: 3, differences: 0, failure: '' });
+    const path = join(space.config.DATA_DIR, 'vehicles_events_3.json');
+    const { mtimeNs, size } = await lstat(path, { bigint: true });
+    await writeFile(path, 'x'.repeat(Number(size)));
+    await execa('touch', [
+      '-d',
+      `@${mtimeNs / 1_000_000_000n}.${String(mtimeNs % 1_000_000_000n).padStart(9, '0')}`,
+      path,
+    ]);
+    const { examples, failure } = await verified(space, { repair: true });
+    expect(examples).toEqual([
+      {
+        what: 'vehicles_events_3.json',
+        problem: 'cannot be read any more: not a JSON array of records: it does not begin with [',
+        mended: false,
+      },
+    ]);
+    expect(failure).toBe('1 difference(s) are left.');
+  });
+});
+
+describe('a file that the ledger does not know any more', async () => {
+  const space = await openSpace({ AFTER_LOAD: 'archive' });
+  const names = ['vehicles_events_1.json', 'vehicles_events_2.json'];
+  const archive = join(space.config.DATA_DIR, 'archive');
+
+  it('is loaded again, from the archive too', async () => {
+    const records = names.map((_, n) => events(5, { vehicle_id: `v${n}` }));
+    const roles = [space.startWatcher(), space.startProcessor()];
+    for (const [n, name] of names.entries()) await space.put(name, records[n] ?? []);
+    await space.loaded(names);
+    await eventually(async () => expect((await readdir(archive)).sort()).toEqual(names));
+    await space.aggregated();
+    await Promise.all(roles.map((role) => role.stop()));
+    expect(await verified(space)).toMatchObject({ files: 2, records: 10, gone: 0, differences: 0 });
+
+    await rename(join(archive, names[0] ?? ''), join(space.config.DATA_DIR, names[0] ?? ''));
+    for (const { name, version } of await space.ledger())
+      await space.read('DELETE FROM files WHERE name = ? AND version = ?', [name, version]);
+    const found = await eventually(async () => {
+      const report = await verified(space);
+      expect(report.differences).toBe(2);
+      return report;
+    });
+    expect(found.examples).toContainEqual({ what: names[0], problem: 'neither loaded nor queued', mended: false });
+    expect(found.examples).toContainEqual({ what: names[1], problem: 'neither loaded nor queued', mended: false });
+
+    expect((await verified(space, { repair: true })).mended).toBe(2);
+    expect(await readdir(archive)).toEqual([]);
+    const processor = space.startProcessor();
+    await space.loaded(names);
+    await processor.stop();
+    expect(await verified(space)).toMatchObject({ files: 2, differences: 0, failure: '' });
+  });
+});
+
+describe('while files arrive', async () => {
+  const space = await openSpace();
+
+  it('nothing that is under way is taken for wrong, and a sample is smaller than the whole', async () => {
+    const roles = [space.startWatcher(), space.startProcessor()];
+    const provider = startProvider(space, 'arriving');
+    await provider.hasWritten(20);
+    for (let round = 0; round < 5; round += 1) {
+      await provider.hasWritten(provider.written.length + 5);
+      expect(await verified(space)).toMatchObject({ differences: 0, examples: [], failure: '' });
+    }
+    await provider.stop();
+    await space.loaded(provider.written.map(({ name }) => name));
+    await Promise.all(roles.map((role) => role.stop()));
+    const { files } = await verified(space, { sample: 0.5 });
+    expect(files).toBeGreaterThan(0);
+    expect(files).toBeLessThan(provider.written.length);
+  });
+});
+
+describe('on a schedule', async () => {
+  const space = await openSpace({ VERIFY_EVERY_SECONDS: 1, VERIFY_SAMPLE: 1 });
+
+  it('a sample is compared, and what differs is shown on the board, in its job and in the metrics', async () => {
+    const roles = [space.startWatcher(), space.startProcessor()];
+    await space.put('vehicles_events_1.json', events(5, { vehicle_id: 'watched' }));
+    await space.loaded(['vehicles_events_1.json']);
+    await space.aggregated();
+    await space.read(`UPDATE hourly_summary SET event_count = 7 WHERE vehicle_id = 'watched' AND ${DAY} AND hour = 10`);
+    const runtime = space.runtime();
+    const needs = { ...(await openQueues(runtime)), store: await openStore(runtime), log: runtime.log };
+    const readSnapshot = createSnapshotReader(needs);
+    const newest = await eventually(async () => {
+      const { redis } = await readSnapshot();
+      expect(redis?.verified[0]).toMatchObject({ files: 1, records: 5, days: 1, differences: 1 });
+      return readSnapshot();
+    });
+    expect(renderPage(newest)).toContain('Newest verification');
+    const jobs = await needs.verificationQueue.getCompleted();
+    const found = jobs.find((job) => job.returnvalue.differences > 0);
+    const { logs } = await needs.verificationQueue.getJobLogs(found?.id ?? '');
+    expect(logs).toEqual(['2026-11-20 of vehicle watched: not what the rows give: hourly_summary of hour 10']);
+    await eventually(async () => {
+      const text = await createMetrics(needs, readSnapshot)();
+      expect(text).toMatch(/^vehicle_data_verification_differences_total [1-9]/m);
+      expect(text).toMatch(/^vehicle_data_verified_files_total [1-9]/m);
+    });
+    await Promise.all(roles.map((role) => role.stop()));
+  });
+});
