@@ -65,7 +65,8 @@ async function missingRights(connection: Redis | Cluster, prefix: string): Promi
     ['bzpopmin', key, 1],
     ['evalsha', 'a', 1, key],
   ];
-  const results = await connection.pipeline([['multi'], ...wanted, ['client', 'list'], ['discard']]).exec();
+  const commands = [['multi'], ...wanted, ['client', 'list'], ['discard']];
+  const results = await connection.pipeline(commands.map((command) => ['call', ...command])).exec();
   return [...new Set(results?.map(([error]) => /^NOPERM (.*)/.exec(error?.message ?? '')?.[1]))]
     .filter(Boolean)
     .join('; ');
