@@ -23,7 +23,7 @@ import {
 } from '../storage/files.ts';
 import { createRowWriter } from '../storage/rows.ts';
 import { together } from '../storage/together.ts';
-import { FileProblem, isSameVersion, openDataFile, type DataFile } from './data-file.ts';
+import { FileGone, FileProblem, isSameVersion, openDataFile, type DataFile } from './data-file.ts';
 import { checkFile, loadFile, type LoadOptions } from './load-file.ts';
 import { pauseWhileAway } from './pause-while-away.ts';
 import { logFailures, workerOptions, type ProcessorNeeds } from './processor.ts';
@@ -135,7 +135,14 @@ async function ingest(job: IngestBullJob, needs: IngestNeeds): Promise<IngestRes
     }
     if (job.stalledCounter >= MAX_CRASHES)
       throw new UnrecoverableError(`ended ${MAX_CRASHES} processors that were loading it`);
-    file = await openDataFile(config.DATA_DIR, wanted.name, config.MAX_FILE_BYTES);
+    file = await openDataFile(config.DATA_DIR, wanted.name, config.MAX_FILE_BYTES).catch((error: unknown) => {
+      if (error instanceof FileGone && isOutlived(wanted, known)) return undefined;
+      throw error;
+    });
+    if (file === undefined) {
+      await job.log('it is gone, and a newer version of it was loaded');
+      return result('superseded');
+    }
     const there = { name: wanted.name, size: file.size, mtimeNs: String(file.mtimeNs) };
     if (versionOf(there) !== lineage.version) {
       await enqueueFiles(needs.ingestQueue, [there], { attempts: config.INGEST_ATTEMPTS, backlog: false });
@@ -183,6 +190,12 @@ async function ingest(job: IngestBullJob, needs: IngestNeeds): Promise<IngestRes
   } finally {
     await file?.handle.close();
   }
+}
+
+/** Whether a version that the provider wrote later was loaded, and may have left the folder since. */
+function isOutlived(file: IngestJob, known: readonly KnownVersion[]): boolean {
+  const writtenAt = ({ version }: { version: string }) => BigInt(version.slice(version.indexOf('-') + 1));
+  return known.some((one) => isLoaded(one.state) && writtenAt(one) > BigInt(file.mtimeNs));
 }
 
 /** Dead letters of the same name are settled by a version that is loaded, or is about to be. */

@@ -98,8 +98,18 @@ export async function connectStore(config: Config, log: Logger, keyspace = confi
   const timer = setInterval(() => void measureClock().catch(() => undefined), 60_000).unref();
   const now = () => clock.base + performance.now();
 
-  client.on('hostDown', ({ address }: { address: string }) => log.warn({ host: address }, 'cassandra is away'));
-  client.on('hostUp', ({ address }: { address: string }) => log.info({ host: address }, 'cassandra is back'));
+  let awaySince: number | undefined;
+  const isAway = () => client.hosts.values().every((host) => !host.isUp());
+  client.on('hostDown', ({ address }: { address: string }) => {
+    log.warn({ host: address }, 'cassandra is away');
+    if (isAway()) awaySince ??= now();
+  });
+  client.on('hostUp', ({ address }: { address: string }) => {
+    log.info({ host: address }, 'cassandra is back');
+    if (awaySince !== undefined) for (const listener of returnListeners) listener(awaySince);
+    awaySince = undefined;
+  });
+  const returnListeners: ((awaySince: number) => void)[] = [];
 
   const limit = pLimit(MAX_IN_FLIGHT);
   const run = (query: string, parameters: readonly unknown[] = [], options = {}) =>
@@ -131,8 +141,8 @@ export async function connectStore(config: Config, log: Logger, keyspace = confi
     },
     /** How far this machine's clock is ahead of it. */
     clockSkewMs: () => Date.now() - now(),
-    /** Calls back when Cassandra answers again after it was away: what was remembered of it may be gone. */
-    onReturn: (listener: () => void) => void client.on('hostUp', () => listener()),
+    /** Calls back when Cassandra answers again, with when it went: what was remembered of it may be gone. */
+    onReturn: (listener: (awaySince: number) => void) => void returnListeners.push(listener),
     close: async (): Promise<void> => {
       clearInterval(timer);
       await client.shutdown();

@@ -64,6 +64,11 @@ export function ledgerRow(entry: LedgerEntry): Row {
   return { table: 'files', partition: entry.name, values: { ...entry } };
 }
 
+/** Takes a version out of the ledger, so that it is loaded again. */
+export async function forgetFile(store: Store, { name, version }: FileVersion): Promise<void> {
+  await store.run('DELETE FROM files WHERE name = ? AND version = ?', [name, version]);
+}
+
 /** Changes the state of a dead letter; one that was loaded meanwhile stays loaded. Resolves to whether it was one. */
 export function settleDeadLetter(store: Store, file: FileVersion, state: 'discarded' | 'superseded'): Promise<boolean> {
   const settle = "UPDATE files SET state = ? WHERE name = ? AND version = ? IF state = 'dead_letter'";
