@@ -77,6 +77,8 @@ const environmentSchema = z.object({
   AGGREGATION_CRON: z.string().optional(),
   AGGREGATION_TIME_ZONE: timeZone.default('UTC'),
   SETTLE_SECONDS: seconds(0.1, 3_600).default(5),
+  VERIFY_EVERY_SECONDS: seconds(1, 604_800).default(3_600),
+  VERIFY_SAMPLE: z.coerce.number().min(0).max(1).default(0.01),
   SOURCE_TIME_ZONE: timeZone.default('UTC'),
   BOARD_HOST: z.string().default('127.0.0.1'),
   BOARD_PORT: port.default(3000),

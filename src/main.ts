@@ -3,6 +3,7 @@ import { Command, CommanderError, InvalidArgumentError } from 'commander';
 import { aggregateNow } from './commands/aggregate.ts';
 import { backfill } from './commands/backfill.ts';
 import { board } from './commands/board.ts';
+import { doctor } from './commands/doctor.ts';
 import { discardFailed, listFailed, retryFailed, showFailed } from './commands/failed.ts';
 import { generateFiles } from './commands/generate.ts';
 import { migrateSchema } from './commands/migrate.ts';
@@ -11,6 +12,7 @@ import type { Runtime } from './commands/runtime.ts';
 import { services } from './commands/services.ts';
 import { start } from './commands/start.ts';
 import { showStatus } from './commands/status.ts';
+import { verifyFiles } from './commands/verify.ts';
 import { watch } from './commands/watch.ts';
 import { BadUsage, parseConfig, UsageError, type Config } from './config.ts';
 import { findLocalServices } from './local/services.ts';
@@ -144,6 +146,15 @@ withJson(add(program, 'backfill', 'queue what is not loaded yet of a folder belo
   .action((directory: string, options: { json: boolean }) =>
     runCommand('backfill', (runtime) => backfill(runtime, directory, options)),
   );
+withJson(add(program, 'verify', 'read the files again and compare all that is stored with them'))
+  .option('--repair', 'mend what differs', false)
+  .option('--sample <share>', 'read a share of the files, drawn at random', share, 1)
+  .action((options: { json: boolean; repair: boolean; sample: number }) =>
+    runCommand('verify', (runtime) => verifyFiles(runtime, options)),
+  );
+withJson(add(program, 'doctor', 'looks at what the pipeline stands on, and says what to do')).action(
+  (options: { json: boolean }) => runCommand('doctor', (runtime) => doctor(runtime, options)),
+);
 
 const failed = add(program, 'failed', 'dead letters: files that could not be loaded');
 for (const [name, description, command] of [

@@ -5,6 +5,7 @@ import { createAggregationQueue, createAggregationSliceQueue } from '../queues/a
 import { createDeadLetterQueue } from '../queues/dead-letter.ts';
 import { createIngestQueue } from '../queues/ingest.ts';
 import { connectQueues } from '../queues/redis.ts';
+import { createVerificationQueue } from '../queues/verification.ts';
 import { connectStore, type Store } from '../storage/client.ts';
 import { requireSchema } from '../storage/migrations.ts';
 import type { Runtime } from './runtime.ts';
@@ -21,10 +22,12 @@ export async function openQueues({ config, log, shutdown }: Runtime) {
   shutdown.defer('aggregation queue', () => aggregationQueue.close());
   const sliceQueue = createAggregationSliceQueue(queues);
   shutdown.defer('aggregation slice queue', () => sliceQueue.close());
-  for (const queue of [ingestQueue, deadLetterQueue, aggregationQueue, sliceQueue]) {
+  const verificationQueue = await createVerificationQueue(queues);
+  shutdown.defer('verification queue', () => verificationQueue.close());
+  for (const queue of [ingestQueue, deadLetterQueue, aggregationQueue, sliceQueue, verificationQueue]) {
     queue.on('error', (error) => log.debug({ queue: queue.name, reason: error.message }, 'queue connection error'));
   }
-  return { queues, ingestQueue, deadLetterQueue, aggregationQueue, sliceQueue };
+  return { queues, ingestQueue, deadLetterQueue, aggregationQueue, sliceQueue, verificationQueue };
 }
 
 /** Connects to Cassandra and checks that its tables are those of this version; main releases it. */

@@ -1,6 +1,8 @@
 import { createAggregationWorkers } from '../processors/aggregation.ts';
 import { createDeadLetters, createDeadLetterWorker } from '../processors/dead-letter.ts';
 import { createIngestWorker } from '../processors/ingest.ts';
+import { createVerificationWorker } from '../processors/verification.ts';
+import { allFiles } from '../producers/data-folder.ts';
 import { createCounters } from '../queues/counters.ts';
 import { openDataFolder, openQueues, openStore, processName } from './connect.ts';
 import type { Runtime } from './runtime.ts';
@@ -19,7 +21,8 @@ export async function processJobs(runtime: Runtime): Promise<void> {
   shutdown.defer('dead letters', deadLetters.close);
   const ingest = createIngestWorker(needs);
   ingest.on('failed', deadLetters.onFailed);
-  const workers = [ingest, createDeadLetterWorker(needs), ...createAggregationWorkers(needs)];
+  const verification = createVerificationWorker(needs, () => allFiles(config.DATA_DIR));
+  const workers = [ingest, createDeadLetterWorker(needs), ...createAggregationWorkers(needs), verification];
   shutdown.defer('workers', () => Promise.all(workers.map((worker) => worker.close())));
   log.info({ worker: needs.workerName, concurrency: config.INGEST_CONCURRENCY }, 'processing jobs');
   await shutdown.requested;

@@ -54,7 +54,7 @@ export async function openDataFile(dataDir: string, name: string, maxBytes: numb
 async function openInside(dataDir: string, name: string): Promise<FileHandle> {
   try {
     const path = await realpath(join(dataDir, name));
-    const isInside = path.startsWith((await realpath(dataDir)) + sep);
+    const isInside = `${path}${sep}`.startsWith((await realpath(dataDir)) + sep);
     if (!isInside) throw new FileProblem('a link that leads out of the data folder');
     return await open(path, constants.O_RDONLY | constants.O_NOFOLLOW | constants.O_NONBLOCK);
   } catch (error) {

@@ -50,7 +50,7 @@ export async function* readRecords(file: DataFile, options: ReadOptions): AsyncG
     }
   };
   const splitter = format.lines ? createLineSplitter(maxRecordBytes) : createArraySplitter(maxRecordBytes);
-  for await (const bytes of format.gzip ? expand(raw(), maxBytes) : raw()) {
+  for await (const bytes of format.gzip ? expand(raw(), file.size, maxBytes) : raw()) {
     const records = splitter.push(bytes);
     if (records.length > 0) yield { ...check(records, options, format.lines), bytesRead };
   }
@@ -70,10 +70,11 @@ async function* readBytes({ handle, size }: DataFile): AsyncGenerator<Buffer> {
   }
 }
 
-async function* expand(source: AsyncIterable<Buffer>, maxBytes: number): AsyncGenerator<Buffer> {
+async function* expand(source: AsyncIterable<Buffer>, size: number, maxBytes: number): AsyncGenerator<Buffer> {
   let expanded = 0;
+  const gunzip = createGunzip({ chunkSize: READ_BYTES });
   // The iteration below rejects with the same error; the callback only keeps it from being unhandled.
-  const stream: AsyncIterable<Buffer> = pipeline(source, createGunzip({ chunkSize: READ_BYTES }), () => undefined);
+  const stream: AsyncIterable<Buffer> = pipeline(source, gunzip, () => undefined);
   try {
     for await (const bytes of stream) {
       expanded += bytes.length;
@@ -84,6 +85,9 @@ async function* expand(source: AsyncIterable<Buffer>, maxBytes: number): AsyncGe
     const isBroken = error instanceof Error && 'code' in error && String(error.code).startsWith('Z_');
     throw isBroken ? new FileProblem(`not a whole gzip file: ${error.message}`) : error;
   }
+  // A zero byte between two parts is taken for padding, and what follows it is left unread.
+  const left = size - gunzip.bytesWritten;
+  if (left > 0) throw new FileProblem(`not a whole gzip file: the last ${left} bytes are not compressed data`);
 }
 
 /** @param isolated whether a record that is not JSON is bad alone; in an array it makes the whole file doubtful */

@@ -82,6 +82,11 @@ export function createArraySplitter(maxRecordBytes: number): RecordSplitter {
   /** Where a byte outside of any record leads to. */
   function placeAfter(byte: number): typeof place {
     if (isBlank(byte)) return place;
+    const isForeign = byte === 0 || (place === 'before array' && byte >= 0xfe);
+    if (isForeign) {
+      const found = `0x${byte.toString(16).padStart(2, '0')}`;
+      throw new FileProblem(`not UTF-8 text: a byte ${found} where JSON begins, as UTF-16 has it`);
+    }
     switch (place) {
       case 'before array':
         if (byte === OPEN_BRACKET) return 'before first';

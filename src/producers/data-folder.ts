@@ -1,5 +1,5 @@
 import { lstat, opendir, stat } from 'node:fs/promises';
-import { join, sep } from 'node:path';
+import { join, relative, sep } from 'node:path';
 import { datasetOf } from '../datasets/catalog.ts';
 import type { IngestJob } from '../queues/ingest.ts';
 
@@ -25,6 +25,18 @@ export async function* namesBelow(dataDir: string, below = ''): AsyncGenerator<s
     const path = join(below, entry.name);
     if (datasetOf(entry.name) !== undefined) yield path.split(sep).join('/');
     else if (entry.isDirectory() && isScanned(path)) yield* namesBelow(dataDir, path);
+  }
+}
+
+/** Every file of the data folder and of the archive: the name that the ledger knows it by, and the path where it lies. */
+export async function* allFiles(dataDir: string): AsyncGenerator<{ name: string; path: string }> {
+  for await (const name of namesBelow(dataDir)) yield { name, path: name };
+  const archive = join(dataDir, ARCHIVE_FOLDER);
+  for await (const entry of (await opendir(archive, { recursive: true }).catch(() => undefined)) ?? []) {
+    const path = relative(dataDir, join(entry.parentPath, entry.name)).split(sep).join('/');
+    // An earlier version of a name carries its version.
+    const name = path.slice(ARCHIVE_FOLDER.length + 1).replace(/(\.jsonl?(?:\.gz)?)\.\d+--?\d+$/, '$1');
+    if (datasetOf(name) !== undefined) yield { name, path };
   }
 }
 

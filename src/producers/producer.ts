@@ -1,7 +1,9 @@
 import { setTimeout as sleep } from 'node:timers/promises';
+import type { Queue } from 'bullmq';
 import type { AggregationQueue } from '../queues/aggregation.ts';
 import { enqueueFiles, type IngestJob } from '../queues/ingest.ts';
 import type { QueueConnection } from '../queues/redis.ts';
+import type { VerificationQueue } from '../queues/verification.ts';
 import { createReconciliation, type ReconciliationNeeds } from './reconciliation.ts';
 import { putBackLeaving } from './removal.ts';
 import { watchFolder } from './watcher.ts';
@@ -11,9 +13,12 @@ const BURST = 500;
 /** Arrivals that may wait for Redis; more are left to reconciliation. */
 const MAX_PENDING = 10_000;
 const LOOK_AGAIN_MS = 1_000;
-const SCHEDULER_ID = 'aggregation';
 
-type ProducerNeeds = ReconciliationNeeds & { queues: QueueConnection; aggregationQueue: AggregationQueue };
+type ProducerNeeds = ReconciliationNeeds & {
+  queues: QueueConnection;
+  aggregationQueue: AggregationQueue;
+  verificationQueue: VerificationQueue;
+};
 
 /** Queues what the watcher hints at, at once, and what the ledger lacks, again and again; keeps the schedule. */
 export async function startProducer(needs: ProducerNeeds) {
@@ -41,7 +46,7 @@ export async function startProducer(needs: ProducerNeeds) {
 
   /** @returns how many files were left because they may still be written */
   async function reconcile(): Promise<number> {
-    await ensureSchedule(needs);
+    await ensureSchedules(needs);
     const started = performance.now();
     const { young, ...done } = await run();
     const ms = Math.round(performance.now() - started);
@@ -79,12 +84,21 @@ export async function startProducer(needs: ProducerNeeds) {
   return { close };
 }
 
-/** Redis may have lost the schedule. One that is there stays: to upsert it would put its next run off each time. */
-async function ensureSchedule({ aggregationQueue: queue, config }: ProducerNeeds): Promise<void> {
+/** Redis may have lost a schedule. One that is there stays: to upsert it would put its next run off each time. */
+async function ensureSchedules({ aggregationQueue, verificationQueue, config }: ProducerNeeds): Promise<void> {
   const { AGGREGATION_EVERY_SECONDS: seconds, AGGREGATION_CRON: pattern, AGGREGATION_TIME_ZONE: tz } = config;
   const wanted = pattern === undefined ? { every: seconds * 1000 } : { pattern, tz };
-  const there = await queue.getJobScheduler(SCHEDULER_ID);
+  await ensureSchedule(aggregationQueue, wanted);
+  await ensureSchedule(verificationQueue, { every: config.VERIFY_EVERY_SECONDS * 1000 });
+}
+
+async function ensureSchedule(
+  queue: Queue,
+  wanted: { every: number } | { pattern: string; tz: string },
+): Promise<void> {
+  const there = await queue.getJobScheduler(queue.name);
   await queue.setGlobalConcurrency(1);
-  if ('every' in wanted ? there?.every === wanted.every : there?.pattern === pattern && there?.tz === tz) return;
-  await queue.upsertJobScheduler(SCHEDULER_ID, wanted, { name: 'scheduled run', data: {} });
+  if ('every' in wanted ? there?.every === wanted.every : there?.pattern === wanted.pattern && there.tz === wanted.tz)
+    return;
+  await queue.upsertJobScheduler(queue.name, wanted, { name: 'scheduled run', data: {} });
 }

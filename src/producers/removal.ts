@@ -44,7 +44,9 @@ async function archive(held: string, wanted: string, version: string): Promise<v
   await rename(held, target).catch(async (error: NodeJS.ErrnoException) => {
     if (error.code !== 'EXDEV') throw error;
     const copy = `${target}.tmp`;
-    await copyFile(held, copy).catch((problem: unknown) => rm(copy, { force: true }).then(() => Promise.reject(problem)));
+    await copyFile(held, copy).catch((problem: unknown) =>
+      rm(copy, { force: true }).then(() => Promise.reject(problem)),
+    );
     await rename(copy, target);
     await unlink(held);
   });

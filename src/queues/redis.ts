@@ -6,6 +6,11 @@ import { UsageError, type Config } from '../config.ts';
 import { parseRedisUrl } from './redis-url.ts';
 
 const PREFLIGHT_MS = 5_000;
+/**
+ * A server that hangs, or that the network has swallowed, is left after this long; commands of BullMQ block for ten
+ * seconds. (ioredis has a detector of failovers, too. One that it sees while connecting ends the connection for good.)
+ */
+const NO_ANSWER_MS = 15_000;
 
 /** A checked connection, with the prefix of every key that the queues use in it. */
 export type QueueConnection = Awaited<ReturnType<typeof connectQueues>>;
@@ -24,6 +29,7 @@ function openConnection(
     lazyConnect: true,
     maxRetriesPerRequest: null,
     connectTimeout: PREFLIGHT_MS,
+    socketTimeout: NO_ANSWER_MS,
     retryStrategy,
     username,
     password,
@@ -48,8 +54,6 @@ function openConnection(
     enableTLSForSentinelMode: isTls,
     ...(isTls && { sentinelTLS: tls.tls }),
     sentinelRetryStrategy: retryStrategy,
-    // A primary that hangs keeps its connections; it is the sentinels that say when there is another.
-    failoverDetector: true,
   });
 }
 
@@ -97,7 +101,10 @@ export async function connectQueues(config: Config, log: Logger, mayEvict = fals
   const onRefusal = (error: Error & { lastNodeError?: Error }) => (refusal ??= error.lastNodeError ?? error);
   connection.on('error', onRefusal).on('sentinelError', onRefusal);
   const inspect = async () => {
-    await connection.connect();
+    // While a primary is being replaced, it is worth to go on trying.
+    await connection.connect().catch((error: unknown) => {
+      if (target.kind === 'single') throw error;
+    });
     const nodes = connection instanceof Cluster ? connection.nodes('master') : [connection];
     const infos = await Promise.all(nodes.map((node) => node.info()));
     return { infos, missing: await missingRights(connection, prefix) };

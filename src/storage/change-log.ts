@@ -68,17 +68,22 @@ async function append(store: Clocked, { shard, hours, loads }: Entry, settleMs: 
 /**
  * Makes the function that writes what changes summaries: what is going to change is announced before, so that whatever
  * becomes of this process, an aggregation knows of it. Loads of one process that start together share their entries.
+ * What belongs to no load of a `file` is announced, but nobody waits for its end.
  */
 export function createChangeLog(store: Clocked, settleMs: number) {
-  type Load = { readonly file: FileVersion; readonly touched: readonly TouchedHour[] };
+  type Load = { readonly file: FileVersion | undefined; readonly touched: readonly TouchedHour[] };
   const announce = together<Load, number>(AT_ONCE, async (group) => {
     const since = Math.floor(store.now());
-    const loads = new Map(group.map(({ file }) => [`${file.version} ${file.name}`, since]));
+    const loads = new Map(group.flatMap(({ file }) => (file ? [[`${file.version} ${file.name}`, since]] : [])));
     const touched = group.flatMap((load) => load.touched);
     const times = await Promise.all(entriesOf(touched, loads).map((entry) => append(store, entry, settleMs)));
     return group.map(() => Math.min(...times));
   });
-  return async (file: FileVersion, touched: readonly TouchedHour[], write: () => Promise<unknown>): Promise<void> => {
+  return async (
+    file: FileVersion | undefined,
+    touched: readonly TouchedHour[],
+    write: () => Promise<unknown>,
+  ): Promise<void> => {
     if (touched.length === 0) return void (await write());
     const at = await announce({ file, touched });
     await write();

@@ -32,11 +32,12 @@ export interface LedgerEntry extends FileVersion {
   readonly error?: string | null | undefined;
 }
 
-/** The part of the ledger that decisions are made on. `finishedAt` is in ms since the epoch. */
+/** The part of the ledger that decisions are made on. Times are in ms since the epoch. */
 export interface KnownVersion extends FileVersion {
   readonly state: FileState;
   readonly sha256: string | null;
   readonly error: string | null;
+  readonly startedAt: number;
   readonly finishedAt: number;
 }
 
@@ -50,10 +51,11 @@ export interface RejectedRecord extends Rejection {
 export async function readVersions(store: Store, ...names: readonly string[]): Promise<KnownVersion[]> {
   const known: KnownVersion[] = [];
   for (let start = 0; start < names.length; start += NAMES_PER_QUERY) {
-    const query = 'SELECT name, version, state, sha256, error, finished_at FROM files WHERE name IN ?';
+    const query = 'SELECT name, version, state, sha256, error, started_at, finished_at FROM files WHERE name IN ?';
     for await (const row of store.rows(query, [names.slice(start, start + NAMES_PER_QUERY)])) {
-      const { name, version, state, sha256, error, finished_at } = row;
-      known.push({ name, version, state, sha256, error, finishedAt: Number(finished_at) });
+      const { name, version, state, sha256, error, started_at, finished_at } = row;
+      const times = { startedAt: Number(started_at), finishedAt: Number(finished_at) };
+      known.push({ name, version, state, sha256, error, ...times });
     }
   }
   return known;

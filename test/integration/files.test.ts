@@ -67,7 +67,7 @@ describe('a file that cannot be loaded is a dead letter with its reason, and sto
     {
       what: 'UTF-16',
       make: put(Buffer.from(`\ufeff${records()}`, 'utf16le')),
-      reason: /^not a JSON array of records: it does not begin with \[$/,
+      reason: /^not UTF-8 text: a byte 0xff where JSON begins, as UTF-16 has it$/,
     },
     { what: 'a folder', make: (name) => mkdir(path(name)), reason: /^not a regular file$/ },
     {

@@ -1,0 +1,57 @@
+import { Presets, SingleBar } from 'cli-progress';
+import { UsageError } from '../config.ts';
+import { verify } from '../processors/verification.ts';
+import { allFiles } from '../producers/data-folder.ts';
+import type { VerificationReport } from '../queues/verification.ts';
+import { openQueues, openStore } from './connect.ts';
+import { printable } from './printable.ts';
+import type { Runtime } from './runtime.ts';
+
+const FORMAT = '{bar} {percentage}% {value} of {total} files, {differences} differences';
+
+/** Compares what is stored with the files, says what differs and, with `repair`, mends it. Fails when something is wrong. */
+export async function verifyFiles(
+  runtime: Runtime,
+  { json, repair, sample }: { json: boolean; repair: boolean; sample: number },
+): Promise<void> {
+  const { config, shutdown } = runtime;
+  const { ingestQueue } = await openQueues(runtime);
+  const store = await openStore(runtime);
+  const files = () => allFiles(config.DATA_DIR);
+  let count = 0;
+  for await (const _file of files()) count += 1;
+  const bar = new SingleBar({ format: FORMAT, stream: process.stderr }, Presets.shades_classic);
+  bar.start(count, 0, { differences: 0 });
+  const report = await verify(
+    { config, store, ingestQueue },
+    {
+      files,
+      share: sample,
+      repair,
+      goesOn: () => !shutdown.signal.aborted,
+      onFile: ({ differences }) => bar.increment({ differences }),
+    },
+  ).finally(() => bar.stop());
+
+  process.stdout.write(json ? `${JSON.stringify(report)}\n` : textOf(report));
+  if (shutdown.signal.aborted) throw new UsageError('Stopped before everything was compared.');
+  const left = report.differences - report.mended;
+  if (left > 0)
+    throw new UsageError(`${left} difference(s) are left${repair ? '' : ': --repair mends what can be mended'}.`);
+}
+
+function textOf({ examples, ...report }: VerificationReport): string {
+  const { waiting, deadLetters, discarded, gone, notDue, differences, mended } = report;
+  const lines = [
+    `${report.files} loaded files with ${report.records} records and ${report.days} vehicle days compared.`,
+    `Of the other files, ${waiting} wait to be loaded, ${deadLetters} are dead letters, ${discarded} are discarded.`,
+    ...(gone > 0 ? [`${gone} loaded files are neither in the folder nor in the archive any more.`] : []),
+    ...(notDue > 0 ? [`${notDue} vehicle days are about to be aggregated, and were not judged.`] : []),
+    ...examples.map(({ what, problem, mended: isMended }) =>
+      printable(`${isMended ? 'mended' : 'wrong '}  ${what}: ${problem}`),
+    ),
+    ...(differences > examples.length ? [`… and ${differences - examples.length} more.`] : []),
+    `${differences} differences, ${mended} mended.`,
+  ];
+  return `${lines.join('\n')}\n`;
+}

@@ -1,0 +1,189 @@
+import { existsSync } from 'node:fs';
+import { join } from 'node:path';
+import { Worker, type Job } from 'bullmq';
+import { dayOf, HOUR_MS } from '../datasets/time.ts';
+import { VERIFICATION_QUEUE, type VerificationReport } from '../queues/verification.ts';
+import { claimEpoch, readAggregationState } from '../storage/aggregation-state.ts';
+import { SHARDS, type TouchedHour } from '../storage/change-log.ts';
+import { recomputeDay, storedDays, wrongSummaries, type StoredDay, type WrongSummary } from '../storage/summaries.ts';
+import { allFiles, createStrayFinder, pendingHours } from '../storage/verification.ts';
+import { logFailures, workerOptions, type ProcessorNeeds } from './processor.ts';
+import { createFileCheck, type Claim, type Judge, type StoredFile, type VerificationNeeds } from './verify-file.ts';
+
+/** Files, or days, that are compared at once. */
+const AT_ONCE = 16;
+/** Differences that are reported one by one; more are counted. */
+const MAX_EXAMPLES = 1_000;
+/** Shares of the token ring, each so small that the days of one fit into memory. */
+const TOKEN_SHARES = SHARDS * 8;
+/** Hours of vehicles that are recomputed for a sample of files; a scheduled one looks at fewer. */
+const SAMPLED_HOURS = 20_000;
+const SCHEDULED = { files: 200, hours: 1_000 };
+
+export interface VerificationOptions {
+  readonly files: () => AsyncIterable<StoredFile>;
+  /** The share of the files that is read, drawn at random. */
+  readonly share: number;
+  /** Without it, and with all files, every stored summary is recomputed; else hours that the files have records of. */
+  readonly maxHours?: number;
+  readonly repair: boolean;
+  readonly goesOn: () => boolean;
+  /** Called after each file, whether it was drawn or not. */
+  readonly onFile?: (report: VerificationReport) => void;
+}
+
+/** A day of a vehicle, and those of its hours that are recomputed. */
+type Day = { readonly stored: StoredDay; readonly hours: Set<number> | 'all' };
+
+/**
+ * Compares the ledger, the rows and the summaries with what the files and the rows say, and mends what differs.
+ *
+ * Settings that decide how files are read have to be those that they were loaded with.
+ */
+export async function verify(needs: VerificationNeeds, options: VerificationOptions): Promise<VerificationReport> {
+  const { store } = needs;
+  const { share, repair, goesOn, maxHours } = options;
+  const isWhole = share === 1 && maxHours === undefined;
+  const report: VerificationReport = {
+    ...{ files: 0, records: 0, days: 0, waiting: 0, deadLetters: 0, discarded: 0, gone: 0, notDue: 0 },
+    ...{ differences: 0, mended: 0, examples: [] },
+  };
+  const judge = createJudge(report, repair);
+  const sample = createSample(isWhole ? 0 : (maxHours ?? SAMPLED_HOURS));
+  const checkFile = createFileCheck(needs, judge, report, sample.add);
+  for await (const batch of inBatches(options.files(), goesOn)) {
+    await Promise.all(batch.filter(() => Math.random() < share).map(checkFile));
+    for (const _file of batch) options.onFile?.(report);
+  }
+  const strayFiles = isWhole ? createStrayFinder(store) : undefined;
+
+  /** What is wrong and not only about to be changed by the next aggregation. */
+  async function dueProblem({ stored, hours }: Day): Promise<string | undefined> {
+    // In this order: a row that is read has been announced by an entry that is read after it, or is aggregated.
+    const { watermark } = await readAggregationState(store);
+    const wrong = await wrongSummaries(store, stored, hours);
+    if (wrong.length === 0) return undefined;
+    const pending = await pendingHours(store, stored, watermark);
+    const isDue = ({ hour }: WrongSummary) =>
+      hour === undefined ? pending.size === 0 : !pending.has(Date.parse(stored.day) + hour * HOUR_MS);
+    const due = wrong.filter(isDue).map(({ table, hour }) => (hour === undefined ? table : `${table} of hour ${hour}`));
+    if (due.length === 0) report.notDue += 1;
+    return due.length === 0 ? undefined : `not what the rows give: ${due.join(', ')}`;
+  }
+  async function strayProblem(stored: StoredDay): Promise<string | undefined> {
+    const { watermark } = await readAggregationState(store);
+    const strays = (await strayFiles?.(stored)) ?? [];
+    if (strays.length === 0) return undefined;
+    const pending = await pendingHours(store, stored, watermark);
+    const files = strays.filter(({ hour }) => !pending.has(hour)).map(({ file }) => file || 'no file');
+    return files.length === 0
+      ? undefined
+      : `rows of files that the ledger does not know: ${files.slice(0, 10).join(', ')}`;
+  }
+
+  const days = isWhole ? allDays(needs) : sample.days();
+  for await (const batch of inBatches(days, goesOn)) {
+    let claimed: ReturnType<typeof claimEpoch> | undefined;
+    const mend = async ({ stored, hours }: Day) => {
+      const { epoch } = await (claimed ??= claimEpoch(store));
+      await recomputeDay(store, stored, hours, epoch);
+    };
+    await judge(
+      batch.flatMap((day): Claim[] => {
+        const what = `${day.stored.day} of vehicle ${day.stored.vehicleId}`;
+        const stray = { what, problem: () => strayProblem(day.stored), mend: () => Promise.resolve() };
+        return [{ what, problem: () => dueProblem(day), mend: () => mend(day) }, stray];
+      }),
+    );
+    report.days += batch.length;
+  }
+  if (isWhole && goesOn()) report.gone = await countGone(needs);
+  return report;
+}
+
+function createJudge(report: VerificationReport, repair: boolean): Judge {
+  return async (claims, mend = (wrong) => Promise.all(wrong.map((claim) => claim.mend()))) => {
+    const judged = await Promise.all(claims.map(async (claim) => ({ claim, problem: await claim.problem() })));
+    const wrong = judged.filter(({ problem }) => problem !== undefined);
+    if (repair && wrong.length > 0) await mend(wrong.map(({ claim }) => claim));
+    for (const { claim, problem = '' } of wrong) {
+      const mended = repair && (await claim.problem()) === undefined;
+      report.differences += 1;
+      report.mended += mended ? 1 : 0;
+      if (report.examples.length < MAX_EXAMPLES) report.examples.push({ what: claim.what, problem, mended });
+    }
+  };
+}
+
+/** Gathers hours until there are `maxHours`. */
+function createSample(maxHours: number) {
+  const days = new Map<string, { stored: StoredDay; hours: Set<number> }>();
+  let gathered = 0;
+  return {
+    add: ({ vehicleId, hour }: TouchedHour) => {
+      if (gathered >= maxHours) return;
+      const stored = { vehicleId, day: dayOf(hour) };
+      const id = `${stored.day} ${vehicleId}`;
+      const day = days.get(id) ?? { stored, hours: new Set() };
+      days.set(id, day);
+      gathered += day.hours.has(hour) ? 0 : 1;
+      day.hours.add(hour);
+    },
+    days: () => days.values(),
+  };
+}
+
+/** Every day that has rows or summaries, once. */
+async function* allDays({ store }: VerificationNeeds): AsyncGenerator<Day> {
+  for (let share = 0; share < TOKEN_SHARES; share += 1) {
+    const seen = new Set<string>();
+    for await (const stored of storedDays(store, share, TOKEN_SHARES)) {
+      const id = `${stored.day} ${stored.vehicleId}`;
+      if (!seen.has(id)) yield { stored, hours: 'all' };
+      seen.add(id);
+    }
+  }
+}
+
+/** Versions that the ledger says are loaded, of whose name no file is left. */
+async function countGone({ store, config }: VerificationNeeds): Promise<number> {
+  let gone = 0;
+  for await (const { name, version, state } of allFiles(store)) {
+    const places = [name, `archive/${name}`, `archive/${name}.${version}`];
+    if (state === 'loaded' && !places.some((place) => existsSync(join(config.DATA_DIR, place)))) gone += 1;
+  }
+  return gone;
+}
+
+async function* inBatches<T>(items: AsyncIterable<T> | Iterable<T>, goesOn: () => boolean): AsyncGenerator<T[]> {
+  let batch: T[] = [];
+  for await (const item of items) {
+    if (!goesOn()) return;
+    if (batch.push(item) < AT_ONCE) continue;
+    yield batch;
+    batch = [];
+  }
+  yield batch;
+}
+
+/** Starts the worker that verifies a sample when the schedule says so; it reports and mends nothing. */
+export function createVerificationWorker(needs: ProcessorNeeds, files: () => AsyncIterable<StoredFile>): Worker {
+  const { config, counters, log } = needs;
+  const goesOn = () => worker.closing === undefined;
+  const run = async (job: Job): Promise<VerificationReport> => {
+    let count = 1;
+    for await (const _file of files()) count += 1;
+    const share = Math.min(config.VERIFY_SAMPLE, SCHEDULED.files / count);
+    const report = await verify(needs, { files, share, maxHours: SCHEDULED.hours, repair: false, goesOn });
+    const { differences, examples } = report;
+    counters.add('verified_files_total', report.files);
+    counters.add('verified_records_total', report.records);
+    counters.add('verification_differences_total', differences);
+    for (const { what, problem } of examples.slice(0, 50)) await job.log(`${what}: ${problem}`);
+    if (differences > 0) log.error({ queue: VERIFICATION_QUEUE, differences }, 'stored data differs from the files');
+    return { ...report, examples: examples.slice(0, 50) };
+  };
+  const worker = new Worker(VERIFICATION_QUEUE, run, workerOptions(needs));
+  logFailures(worker, needs);
+  return worker;
+}

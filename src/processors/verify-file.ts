@@ -1,0 +1,181 @@
+import { existsSync } from 'node:fs';
+import { mkdir, rename, stat } from 'node:fs/promises';
+import { dirname, join } from 'node:path';
+import { datasetOf } from '../datasets/catalog.ts';
+import type { FileVersion, Row } from '../datasets/dataset.ts';
+import { enqueueFiles, ingestJobId, versionOf, type IngestJob } from '../queues/ingest.ts';
+import type { VerificationReport } from '../queues/verification.ts';
+import { createChangeLog, type TouchedHour } from '../storage/change-log.ts';
+import { readVersions, recordRejections, type KnownVersion } from '../storage/files.ts';
+import { rowProblem, statusProblem } from '../storage/verification.ts';
+import { FileProblem, isSameVersion, openDataFile } from './data-file.ts';
+import type { ProcessorNeeds } from './processor.ts';
+import { readRecords, type Chunk } from './record-reader.ts';
+
+/** A file of the data folder: the name that the ledger knows it by, and the path below the folder where it lies now. */
+export interface StoredFile {
+  readonly name: string;
+  readonly path: string;
+}
+
+/** Something that must be so: what is wrong with it, if anything, and what makes it right. */
+export interface Claim {
+  readonly what: string;
+  readonly problem: () => Promise<string | undefined>;
+  readonly mend: () => Promise<unknown>;
+  /** The bucket of the summaries that mending changes. */
+  readonly touched?: TouchedHour | undefined;
+}
+
+/** Notes what is wrong of some claims, and mends it with `mend` where that is wanted. */
+export type Judge = (claims: readonly Claim[], mend?: (wrong: readonly Claim[]) => Promise<unknown>) => Promise<void>;
+
+export type VerificationNeeds = Pick<ProcessorNeeds, 'config' | 'store' | 'ingestQueue'>;
+
+/** Makes the function that compares a file with the ledger and its records with the rows; `onTouched` is told their hours. */
+export function createFileCheck(
+  { config, store, ingestQueue }: VerificationNeeds,
+  judge: Judge,
+  report: VerificationReport,
+  onTouched: (hour: TouchedHour) => void,
+) {
+  const { DATA_DIR } = config;
+
+  async function isMissing(file: IngestJob): Promise<boolean> {
+    const known = await readVersions(store, file.name);
+    return !known.some(({ version, state }) => version === versionOf(file) && state !== 'superseded');
+  }
+
+  /** A file that is not loaded has to be in the queue, or be too young for that, or find it full. */
+  async function checkQueued(file: IngestJob, path: string, changedMs: number): Promise<void> {
+    const problem = async () => {
+      const job = await ingestQueue.getJobState(ingestJobId(file));
+      const isQueued = job !== 'unknown' && job !== 'completed';
+      const isYoung = Date.now() - changedMs < 2_000 * config.RECONCILE_SECONDS + 1_000;
+      if (isQueued || isYoung) return undefined;
+      const unfinished = await ingestQueue.getJobCountByTypes('waiting', 'prioritized', 'delayed', 'active');
+      if (unfinished >= config.MAX_QUEUED_FILES) return undefined;
+      return (await isMissing(file)) ? 'neither loaded nor queued' : undefined;
+    };
+    const mend = async () => {
+      const target = join(DATA_DIR, file.name);
+      if (path !== file.name) {
+        // From the archive it goes back into the folder, and is archived again when it is loaded.
+        if (existsSync(target)) return;
+        await mkdir(dirname(target), { recursive: true });
+        await rename(join(DATA_DIR, path), target);
+      }
+      await enqueueFiles(ingestQueue, [file], { attempts: config.INGEST_ATTEMPTS, backlog: true });
+    };
+    if ((await problem()) === undefined) report.waiting += 1;
+    else await judge([{ what: file.name, problem, mend }]);
+  }
+
+  function rowClaim(row: Row, touched: TouchedHour | undefined, { name }: FileVersion): Claim {
+    const { table, partition, values, timestamp } = row;
+    const what = `${table} of ${partition}: a record of ${name}`;
+    // A column that the record does not have is emptied, too.
+    const whole = Object.fromEntries(Object.entries(values).map(([column, value]) => [column, value ?? null]));
+    if (timestamp === undefined)
+      return {
+        what,
+        touched,
+        problem: () => rowProblem(store, row),
+        mend: () => store.insert({ table, values: whole }),
+      };
+    const problem = () => statusProblem(store, row);
+    const mend = async () => {
+      await store.insert({ table, values: whole, timestamp });
+      // Somebody deleted or changed it after the report was made, and that wins over the report's own time. With this
+      // one, reports that were made before now and come later do not show until the next verification or report.
+      const now = BigInt(Math.floor(store.now() * 1000));
+      if ((await problem()) !== undefined) await store.insert({ table, values: whole, timestamp: now });
+    };
+    return { what, problem, mend };
+  }
+
+  /** What is missing or wrong is written in the order of a load, so that aggregations take it up whatever becomes of us. */
+  const announced = createChangeLog(store, config.SETTLE_SECONDS * 1000);
+  async function reload(wrong: readonly Claim[]): Promise<void> {
+    const touched = wrong.flatMap((claim) => claim.touched ?? []);
+    await announced(undefined, touched, () => Promise.all(wrong.map(({ mend }) => mend())));
+  }
+
+  async function checkChunk({ taken, rejected }: Chunk, lineage: FileVersion): Promise<void> {
+    const rows = taken.flatMap((record) => record.rows.map((row) => rowClaim(row, record.touched, lineage)));
+    const rejections = rejected.map((one): Claim => {
+      const values = { ...lineage, record_index: BigInt(one.index), field: one.field };
+      return {
+        what: `rejected_records: record ${one.index} of ${lineage.name}`,
+        problem: () => rowProblem(store, { table: 'rejected_records', values }),
+        mend: () => recordRejections(store, lineage, [one]),
+      };
+    });
+    for (const { touched } of taken) if (touched !== undefined) onTouched(touched);
+    await judge([...rows, ...rejections], reload);
+  }
+
+  /** @param origin the version that the rows name: of a copy, the one that was loaded */
+  async function checkContent(file: IngestJob, path: string, origin: KnownVersion): Promise<void> {
+    const kind = datasetOf(file.name);
+    if (kind === undefined) return;
+    const lineage = { name: origin.name, version: origin.version };
+    const opened = await openDataFile(DATA_DIR, path, config.MAX_FILE_BYTES);
+    try {
+      const reading = readRecords(opened, {
+        ...kind,
+        // What was too far in the future when it was loaded is not taken now either.
+        context: { lineage, sourceTimeZone: config.SOURCE_TIME_ZONE, now: origin.startedAt },
+        maxRecordBytes: config.MAX_RECORD_BYTES,
+        maxBytes: config.MAX_FILE_BYTES,
+        mayGrow: false,
+      });
+      let [taken, rejected] = [0, 0];
+      let next = await reading.next();
+      for (; next.done !== true; next = await reading.next()) {
+        await checkChunk(next.value, lineage);
+        taken += next.value.taken.length;
+        rejected += next.value.rejected.length;
+      }
+      if (!(await isSameVersion(opened))) return;
+      report.files += 1;
+      report.records += taken + rejected;
+      const isOrigin = origin.version === versionOf(file);
+      const values = {
+        name: file.name,
+        version: versionOf(file),
+        state: isOrigin ? 'loaded' : 'unchanged',
+        sha256: next.value,
+        bytes: BigInt(file.size),
+        records: BigInt(taken + rejected),
+        loaded: BigInt(isOrigin ? taken : 0),
+        rejected: BigInt(rejected),
+      };
+      const row = { table: 'files', values };
+      await judge([
+        { what: `files: ${file.name}`, problem: () => rowProblem(store, row), mend: () => store.insert(row) },
+      ]);
+    } finally {
+      await opened.handle.close();
+    }
+  }
+
+  return async ({ name, path }: StoredFile): Promise<void> => {
+    const there = await stat(join(DATA_DIR, path), { bigint: true }).catch(() => undefined);
+    if (there === undefined) return;
+    const file = { name, size: Number(there.size), mtimeNs: String(there.mtimeNs) };
+    const known = await readVersions(store, name);
+    const own = known.find(({ version }) => version === versionOf(file));
+    if (own === undefined || own.state === 'superseded') return checkQueued(file, path, Number(there.ctimeMs));
+    if (own.state === 'dead_letter') report.deadLetters += 1;
+    else if (own.state === 'discarded') report.discarded += 1;
+    else {
+      const origin = known.find(({ state, sha256 }) => state === 'loaded' && sha256 === own.sha256);
+      await checkContent(file, path, own.state === 'loaded' ? own : (origin ?? own)).catch(async (error: unknown) => {
+        if (!(error instanceof FileProblem)) throw error;
+        const problem = `cannot be read any more: ${error.message}`;
+        await judge([{ what: name, problem: () => Promise.resolve(problem), mend: () => Promise.resolve() }]);
+      });
+    }
+  };
+}
