@@ -9,6 +9,9 @@ import { createMetrics } from './metrics.ts';
 import { renderPage } from './page.ts';
 import { boundedRead, createSnapshotReader, type SnapshotNeeds } from './snapshot.ts';
 
+/** Who sends a request drop by drop holds its connection no longer than this, in ms. */
+const TIME_LIMITS = { headersTimeout: 5_000, requestTimeout: 10_000, connectionsCheckingInterval: 1_000 };
+
 /** The board as an Express app. @throws UsageError when other machines could reach it without a password */
 export function createBoard(needs: SnapshotNeeds & { readonly config: Config }): Express {
   const { config, queues, store, log } = needs;
@@ -51,7 +54,7 @@ export function createBoard(needs: SnapshotNeeds & { readonly config: Config }):
 
 /** Serves an app; port 0 is a free one. @throws UsageError when the port is taken or the address is not here */
 export async function listen(app: Express, { BOARD_HOST, BOARD_PORT }: Pick<Config, 'BOARD_HOST' | 'BOARD_PORT'>) {
-  const server = createServer(app).listen(BOARD_PORT, BOARD_HOST);
+  const server = createServer(TIME_LIMITS, app).listen(BOARD_PORT, BOARD_HOST);
   await once(server, 'listening').catch((error: unknown) => {
     const reason = String(error).replace(/^.* E[A-Z]+: /, '');
     throw new UsageError(`The board cannot listen there (${reason}): set BOARD_PORT or BOARD_HOST to another.`);

@@ -1,3 +1,4 @@
+import { errors, types } from 'cassandra-driver';
 import type { Logger } from 'pino';
 import { UsageError, type Config } from '../config.ts';
 import { HOUR_MS } from '../datasets/time.ts';
@@ -10,13 +11,29 @@ async function appliedVersion(store: Store): Promise<number> {
   return Math.max(0, ...result.rows.map((row) => Number(row['version'])));
 }
 
-/** Asked once by every role: a process must not work on tables that it does not know. */
+const isResponse = (error: unknown, code: number) => error instanceof errors.ResponseError && error.code === code;
+
+/** @throws UsageError when it is a right that is missing, otherwise the error itself */
+function explain(error: unknown): never {
+  if (!(error instanceof Error && isResponse(error, types.responseErrorCodes.unauthorized))) throw error;
+  throw new UsageError(`Cassandra withholds a right: ${error.message}. Grant what docs/operations.md lists.`);
+}
+
+/**
+ * Asked once by every role: a process must not work on tables that it does not know, nor on ones that it may only read.
+ *
+ * @throws UsageError when the tables are not those of this version, or a right is missing
+ */
 export async function requireSchema(store: Store): Promise<void> {
-  const applied = await appliedVersion(store).catch(() => 0);
-  if (applied >= migrations.length) return;
-  throw new UsageError(
-    `The keyspace is not at schema version ${migrations.length}: run \`npx pipeline migrate\` first.`,
+  const applied = await appliedVersion(store).catch((error: unknown) =>
+    isResponse(error, types.responseErrorCodes.invalid) ? 0 : explain(error),
   );
+  if (applied < migrations.length)
+    throw new UsageError(
+      `The keyspace is not at schema version ${migrations.length}: run \`npx pipeline migrate\` first.`,
+    );
+  // There is no version 0; to try it is how one learns whether writing is allowed.
+  await store.runIf('DELETE FROM schema_migrations WHERE version = ? IF EXISTS', [0]).catch(explain);
 }
 
 /** Creates the keyspace and the tables that are missing. Idempotent. Resolves to the versions that were applied now. */
@@ -25,7 +42,7 @@ export async function migrate(config: Config, log: Logger): Promise<number[]> {
   const replication = `{'class': 'NetworkTopologyStrategy', '${center}': ${factor}}`;
   const keyspace = `CREATE KEYSPACE IF NOT EXISTS ${config.CASSANDRA_KEYSPACE} WITH replication = ${replication}`;
   const admin = await connectStore(config, log, '');
-  await admin.run(keyspace).finally(admin.close);
+  await admin.run(keyspace).catch(explain).finally(admin.close);
   const store = await connectStore(config, log);
   try {
     await store.run(`CREATE TABLE IF NOT EXISTS ${migrationsTable}`);
@@ -40,6 +57,8 @@ export async function migrate(config: Config, log: Logger): Promise<number[]> {
     // An hour back, so that loads of a slightly wrong clock are not missed.
     await startAggregation(store, store.now() - HOUR_MS);
     return missing.map(({ version }) => version);
+  } catch (error) {
+    return explain(error);
   } finally {
     await store.close();
   }

@@ -88,8 +88,8 @@ export interface Space {
   startWatcher(changes?: Partial<Config>): Running;
   /** Starts what `pipeline process` is, in this process. */
   startProcessor(changes?: Partial<Config>): Running;
-  /** Starts a role as a process of its own. */
-  startRole(role: string): Role;
+  /** Starts a role as a process of its own; `through` is a program, with arguments, that turns into it. */
+  startRole(role: string, through?: readonly string[]): Role;
   /** Resolves when each of the files is in the ledger as loaded or unchanged. */
   loaded(names: readonly string[], options?: { withinMs?: number }): Promise<void>;
   /** Resolves when the summaries show everything that the ledger says is loaded or dead by now. */
@@ -154,6 +154,7 @@ export async function openSpace(
     localDataCenter: 'datacenter1',
     protocolOptions: { port: config.CASSANDRA_PORT },
     keyspace: config.CASSANDRA_KEYSPACE,
+    queryOptions: { consistency: types.consistencies.localQuorum },
     encoding: { map: Map, set: Set, useBigIntAsLong: true },
     policies: { reconnection: new policies.reconnection.ConstantReconnectionPolicy(200) },
   });
@@ -242,8 +243,8 @@ export async function openSpace(
     return started;
   }
 
-  function startRole(role: string): Role {
-    const child = execa(process.execPath, [PROGRAM, role], {
+  function startRole(role: string, through: readonly string[] = []): Role {
+    const child = execa('env', [...through, process.execPath, PROGRAM, role], {
       // Not in the repository, whose .env is not the tests'.
       cwd: folder,
       env: { ...environment, LOG_LEVEL: 'debug', LOG_FORMAT: 'json' },
