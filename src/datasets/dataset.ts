@@ -3,14 +3,19 @@ import { z } from 'zod';
 import { canonicalJson, contentId, type Json, type JsonObject } from './json.ts';
 import { DAY_MS, parseTime, type Moment } from './time.ts';
 
-type Columns = Readonly<Record<string, string | number | Date | null | undefined>>;
+type Columns = Readonly<Record<string, string | number | bigint | Date | null | undefined>>;
 
-/** One row to write, see storage/client.ts. Rows of one table with the same text as `partition` lie in one partition. */
+/**
+ * One row to write. Rows of one table with the same text as `partition` lie in one partition; all of a table name the
+ * same columns. With a `timestamp`, the write time in µs, they are the same row, and of equal times the greater `rank`
+ * is the newer one.
+ */
 export interface Row {
   readonly table: string;
   readonly partition: string;
   readonly values: Columns;
   readonly timestamp?: bigint;
+  readonly rank?: string;
 }
 
 /** What becomes of a record that is taken: rows, and the summary bucket that they change, if any. */

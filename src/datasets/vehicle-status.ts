@@ -14,10 +14,11 @@ export const vehicleStatus = createDataset({
     // Emptied, not unset: else an older report's unknown fields would shine through a newer one without any.
     const newest = { ...columns, unknown_fields: columns['unknown_fields'] ?? null };
     const timestamp = BigInt(time.ms) * 1000n + BigInt(Math.floor(time.nanos / 1000));
+    const rank = `${String(time.nanos).padStart(6, '0')} ${columns['status_id']}`;
     return {
       rows: [
         { table: 'vehicle_status_history', partition: `${month} ${vehicleId}`, values: { month, ...columns } },
-        { table: 'vehicle_status', partition: vehicleId, values: newest, timestamp },
+        { table: 'vehicle_status', partition: vehicleId, values: newest, timestamp, rank },
       ],
     };
   },

@@ -57,7 +57,9 @@ function createWork() {
 }
 
 /** Recomputes one shard, some tens of thousands of keys at a time. A vehicle's days are in no other slice. */
-async function runSlice(store: Store, { kind, shard, after, until, ...slice }: AggregationSlice): Promise<SliceResult> {
+async function runSlice(slice: AggregationSlice, { store, config }: ProcessorNeeds): Promise<SliceResult> {
+  const { kind, shard, after, until } = slice;
+  const settleMs = config.SETTLE_SECONDS * 1000;
   const epoch = BigInt(slice.epoch);
   const total = { epoch: slice.epoch, hours: 0, days: 0 };
   const work = createWork();
@@ -70,7 +72,8 @@ async function runSlice(store: Store, { kind, shard, after, until, ...slice }: A
     total.days += done.days;
   };
   if ((await readAggregationState(store)).epoch !== epoch) return total;
-  const keys = kind === 'rebuild' ? storedDays(store, shard, SHARDS) : readChanges(store, shard, after, until);
+  const keys =
+    kind === 'rebuild' ? storedDays(store, shard, SHARDS) : readChanges(store, shard, after, until, settleMs);
   for await (const key of keys) {
     work.add(key);
     if (work.keys() >= KEYS_IN_MEMORY) await flush();
@@ -85,7 +88,7 @@ async function runSlice(store: Store, { kind, shard, after, until, ...slice }: A
  */
 export function createAggregationWorkers(needs: ProcessorNeeds): Worker[] {
   const run = (job: RunJob, token = '') => aggregate(job, token, needs);
-  const slice = ({ data }: Job<AggregationSlice>) => runSlice(needs.store, aggregationSliceSchema.parse(data));
+  const slice = ({ data }: Job<AggregationSlice>) => runSlice(aggregationSliceSchema.parse(data), needs);
   const workers = [
     new Worker(AGGREGATION_QUEUE, run, workerOptions(needs)),
     new Worker(AGGREGATION_SLICE_QUEUE, slice, workerOptions(needs)),
@@ -113,7 +116,7 @@ async function aggregate(job: RunJob, token: string, needs: ProcessorNeeds): Pro
   const kind = parsed.data.rebuild || expired ? 'rebuild' : 'incremental';
   const until = Math.max(after, Math.floor(store.now() - config.SETTLE_SECONDS * 1000));
   const window: ClaimedWindow = { kind, epoch: String(epoch), after, until, startedAt };
-  const work = kind === 'rebuild' ? undefined : await smallWork(store, window);
+  const work = kind === 'rebuild' ? undefined : await smallWork(needs, window);
   if (work === undefined) {
     await startSlices(job, window, needs);
     const result = await waitForSlices(job, token, window, needs);
@@ -124,10 +127,10 @@ async function aggregate(job: RunJob, token: string, needs: ProcessorNeeds): Pro
 }
 
 /** All keys of the window, or undefined when they are too many for one job. */
-async function smallWork(store: Store, { after, until }: ClaimedWindow) {
+async function smallWork({ store, config }: ProcessorNeeds, { after, until }: ClaimedWindow) {
   const work = createWork();
   const shards = Array.from({ length: SHARDS }, async (_, shard) => {
-    for await (const key of readChanges(store, shard, after, until)) {
+    for await (const key of readChanges(store, shard, after, until, config.SETTLE_SECONDS * 1000)) {
       work.add(key);
       if (work.keys() > KEYS_OF_ONE_JOB) return;
     }

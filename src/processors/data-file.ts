@@ -10,6 +10,11 @@ export class FileProblem extends Error {
   override name = 'FileProblem';
 }
 
+/** There is no file. */
+export class FileGone extends Error {
+  override name = 'FileGone';
+}
+
 /** An open file of the data folder, and the version that was opened. */
 export interface DataFile {
   readonly handle: FileHandle;
@@ -56,7 +61,9 @@ async function openInside(dataDir: string, name: string): Promise<FileHandle> {
     const code = error instanceof Error && 'code' in error ? String(error.code) : '';
     if (code in PROBLEMS) throw new FileProblem(PROBLEMS[code], { cause: error });
     if (code !== 'ENOENT') throw error;
-    throw new Error('not in the data folder any more, or a link that leads nowhere', { cause: error });
+    // Node reads bytes that are no UTF-8 as this character, and finds nothing under the name that it makes of them.
+    if (name.includes('\uFFFD')) throw new FileProblem('its name is not UTF-8: rename the file');
+    throw new FileGone('not in the data folder any more, or a link that leads nowhere', { cause: error });
   }
 }
 

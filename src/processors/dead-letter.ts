@@ -10,7 +10,7 @@ import {
   type IngestJob,
   type IngestResult,
 } from '../queues/ingest.ts';
-import { isLoaded, readVersions, recordFile, settleDeadLetter } from '../storage/files.ts';
+import { isLoaded, ledgerRow, readVersions, settleDeadLetter } from '../storage/files.ts';
 import { workerOptions, type ProcessorNeeds } from './processor.ts';
 
 const SWEEP_MS = 10_000;
@@ -72,7 +72,7 @@ export function createDeadLetters(needs: ProcessorNeeds): DeadLetters {
     const state = await stateOf(file);
     if (isLoaded(state) || state === 'discarded') return;
     const { failedReason: reason, attemptsMade: attempts, finishedOn: failedAt = store.now() } = job;
-    await recordFile(store, {
+    const row = ledgerRow({
       name: file.name,
       version: versionOf(file),
       state: 'dead_letter',
@@ -82,9 +82,10 @@ export function createDeadLetters(needs: ProcessorNeeds): DeadLetters {
       attempts,
       worker: job.processedBy ?? workerName,
       started_at: new Date(job.processedOn ?? failedAt),
-      finished_at: new Date(failedAt),
+      finished_at: new Date(store.now()),
       error: reason,
     });
+    await store.insert(row);
     await addDeadLetter(deadLetterQueue, { ...file, reason, failedAt, attempts });
     counters.add('files_dead_lettered_total', 1);
     log.warn({ queue: DEAD_LETTER_QUEUE, file: file.name, reason }, 'file is a dead letter');

@@ -10,28 +10,37 @@ import {
   type IngestJob,
   type IngestResult,
 } from '../queues/ingest.ts';
+import { createChangeLog } from '../storage/change-log.ts';
 import { isStoreAway } from '../storage/client.ts';
 import {
   isLoaded,
+  ledgerRow,
   readVersions,
-  recordFile,
   settleDeadLetter,
+  type FileState,
   type KnownVersion,
   type LedgerEntry,
 } from '../storage/files.ts';
-import { FileProblem, isSameVersion, openDataFile, type DataFile } from './data-file.ts';
-import { checkFile, loadFile, touchFile, type LoadOptions } from './load-file.ts';
+import { createRowWriter } from '../storage/rows.ts';
+import { together } from '../storage/together.ts';
+import { FileGone, FileProblem, isSameVersion, openDataFile, type DataFile } from './data-file.ts';
+import { checkFile, loadFile, type LoadOptions } from './load-file.ts';
 import { pauseWhileAway } from './pause-while-away.ts';
 import { logFailures, workerOptions, type ProcessorNeeds } from './processor.ts';
 
 /** A file that changed less than this ago may not be whole yet; what is wrong with it may mend itself. */
 const STILL_MS = 2_000;
-/** A file that ended this many processors is not read again for its rows. */
+/** A file that ended this many processors is not read again. */
 const MAX_CRASHES = 3;
+/** Files that are looked up in the ledger in one round trip. */
+const NAMES_AT_ONCE = 50;
 /** A store that was away is waited for without counting an attempt, but not for ever by one job. */
 const MAX_STARTS = 1_000;
 
 type IngestBullJob = Job<IngestJob, IngestResult>;
+/** What the loads of one process share, beside what all processors do. */
+type IngestNeeds = ProcessorNeeds &
+  Pick<LoadOptions, 'writeRows' | 'announced'> & { readonly lookUp: (name: string) => Promise<KnownVersion[]> };
 
 /** What is wrong with a young file; it is judged when it has stood still, which costs no attempt. */
 class NotWholeYet extends Error {
@@ -39,9 +48,15 @@ class NotWholeYet extends Error {
 }
 
 /** Starts a worker that loads files. What it cannot load fails for good; see dead-letter.ts for what comes then. */
-export function createIngestWorker(needs: ProcessorNeeds): Worker<IngestJob, IngestResult> {
-  const { config, log } = needs;
-  const away = pauseWhileAway(needs.store, log);
+export function createIngestWorker(shared: ProcessorNeeds): Worker<IngestJob, IngestResult> {
+  const { config, store, log } = shared;
+  const lookUp = together<string, KnownVersion[]>(NAMES_AT_ONCE, async (names) => {
+    const known = await readVersions(store, ...names);
+    return names.map((name) => known.filter((version) => version.name === name));
+  });
+  const announced = createChangeLog(store, config.SETTLE_SECONDS * 1000);
+  const needs: IngestNeeds = { ...shared, lookUp, announced, writeRows: createRowWriter(store) };
+  const away = pauseWhileAway(store, log);
 
   async function process(job: IngestBullJob, token?: string): Promise<IngestResult> {
     try {
@@ -73,8 +88,8 @@ function isYoung(file: IngestJob): boolean {
 }
 
 /** Loads the file version that a job names, or says with an error why not. */
-async function ingest(job: IngestBullJob, needs: ProcessorNeeds): Promise<IngestResult> {
-  const { store, config } = needs;
+async function ingest(job: IngestBullJob, needs: IngestNeeds): Promise<IngestResult> {
+  const { store, config, writeRows } = needs;
   const started = { at: new Date(store.now()), clock: performance.now() };
   const parsed = ingestJobSchema.safeParse(job.data);
   if (!parsed.success) {
@@ -85,12 +100,29 @@ async function ingest(job: IngestBullJob, needs: ProcessorNeeds): Promise<Ingest
   const kind = datasetOf(wanted.name);
   if (kind === undefined) throw new UnrecoverableError('no kind of file has a name like this');
   const lineage = { name: wanted.name, version: versionOf(wanted) };
-  const known = await readVersions(store, wanted.name);
+  const known = await needs.lookUp(wanted.name);
   const own = known.find(({ version }) => version === lineage.version);
   const result = (state: IngestResult['state'], records = 0, rejected = 0): IngestResult => {
     const ms = Math.round(performance.now() - started.clock);
     return { state, records, loaded: records - rejected, rejected, ms };
   };
+  /** The last write of every load: who sees it, sees all rows. */
+  const record = (state: FileState, counts?: Pick<LedgerEntry, 'sha256' | 'records' | 'loaded' | 'rejected'>) =>
+    writeRows([
+      ledgerRow({
+        ...lineage,
+        state,
+        dataset: kind.dataset.name,
+        bytes: BigInt(wanted.size),
+        file_time: new Date(mtimeMs(wanted)),
+        attempts: job.attemptsMade + 1,
+        worker: needs.workerName,
+        started_at: started.at,
+        finished_at: new Date(store.now()),
+        error: own === undefined ? undefined : null,
+        ...counts,
+      }),
+    ]);
 
   // Judged once, before reading: what is found in a file that was young then is looked at again.
   const young = isYoung(wanted);
@@ -101,50 +133,49 @@ async function ingest(job: IngestBullJob, needs: ProcessorNeeds): Promise<Ingest
       await settleOthers(needs, wanted, known);
       return result('already loaded');
     }
-    file = await openDataFile(config.DATA_DIR, wanted.name, config.MAX_FILE_BYTES);
+    if (job.stalledCounter >= MAX_CRASHES)
+      throw new UnrecoverableError(`ended ${MAX_CRASHES} processors that were loading it`);
+    file = await openDataFile(config.DATA_DIR, wanted.name, config.MAX_FILE_BYTES).catch((error: unknown) => {
+      if (error instanceof FileGone && isOutlived(wanted, known)) return undefined;
+      throw error;
+    });
+    if (file === undefined) {
+      await job.log('it is gone, and a newer version of it was loaded');
+      return result('superseded');
+    }
     const there = { name: wanted.name, size: file.size, mtimeNs: String(file.mtimeNs) };
     if (versionOf(there) !== lineage.version) {
       await enqueueFiles(needs.ingestQueue, [there], { attempts: config.INGEST_ATTEMPTS, backlog: false });
       await job.log(`it is another version by now, ${versionOf(there)}, which is queued instead`);
       await settleOthers(needs, there, known);
+      // An earlier attempt that failed or died may have announced a load, which ends with this.
+      if (job.attemptsMade + job.stalledCounter > 0 && own === undefined) await record('superseded');
       return result('superseded');
     }
 
     const options: LoadOptions = {
       ...kind,
-      store,
+      ...needs,
       context: { lineage, sourceTimeZone: config.SOURCE_TIME_ZONE, now: store.now() },
       maxRecordBytes: config.MAX_RECORD_BYTES,
       maxBytes: config.MAX_FILE_BYTES,
       maxRejectedRatio: config.MAX_REJECTED_RATIO,
-      settleMs: config.SETTLE_SECONDS * 1000,
       mayGrow: young,
     };
-    if (job.stalledCounter >= MAX_CRASHES) await giveUpAfterCrashes(job, file, options);
     const checked = await checkFile(file, options);
     if (!(await isSameVersion(file))) throw new Error('changed while it was read');
     const { sha256, records, rejected } = checked;
     const isCopy = known.some((one) => one.state === 'loaded' && one.sha256 === sha256);
     if (!isCopy) await loadFile(file, checked, options, progressOf(job, file.size));
-    const entry: LedgerEntry = {
-      ...lineage,
-      state: isCopy ? 'unchanged' : 'loaded',
-      dataset: kind.dataset.name,
-      bytes: BigInt(file.size),
-      file_time: new Date(mtimeMs(wanted)),
-      attempts: job.attemptsMade + 1,
-      worker: needs.workerName,
-      started_at: started.at,
-      finished_at: new Date(store.now()),
+    const done = result(isCopy ? 'unchanged' : 'loaded', records, rejected);
+    const loaded = isCopy ? 0 : done.loaded;
+    await record(isCopy ? 'unchanged' : 'loaded', {
       sha256,
       records: BigInt(records),
-      loaded: BigInt(isCopy ? 0 : records - rejected),
+      loaded: BigInt(loaded),
       rejected: BigInt(rejected),
-      error: own === undefined ? undefined : null,
-    };
-    await recordFile(store, entry);
+    });
     await settleOthers(needs, wanted, known);
-    const done = result(isCopy ? 'unchanged' : 'loaded', records, rejected);
     const said = `${done.loaded} loaded, ${rejected} rejected, in ${done.ms} ms by ${needs.workerName}`;
     await Promise.all([
       job.updateProgress(100),
@@ -161,6 +192,12 @@ async function ingest(job: IngestBullJob, needs: ProcessorNeeds): Promise<Ingest
   }
 }
 
+/** Whether a version that the provider wrote later was loaded, and may have left the folder since. */
+function isOutlived(file: IngestJob, known: readonly KnownVersion[]): boolean {
+  const writtenAt = ({ version }: { version: string }) => BigInt(version.slice(version.indexOf('-') + 1));
+  return known.some((one) => isLoaded(one.state) && writtenAt(one) > BigInt(file.mtimeNs));
+}
+
 /** Dead letters of the same name are settled by a version that is loaded, or is about to be. */
 async function settleOthers(
   { store, deadLetterQueue }: ProcessorNeeds,
@@ -171,15 +208,6 @@ async function settleOthers(
     if (letter.version !== versionOf(file)) await settleDeadLetter(store, letter, 'superseded');
     await deadLetterQueue.remove(ingestJobId(letter));
   }
-}
-
-/**
- * Ends a job that ended several processors. Rows that they wrote before they died are to be in the summaries, so the
- * file is read once more for what it touches; one that ends even that processor is given up without.
- */
-async function giveUpAfterCrashes(job: IngestBullJob, file: DataFile, options: LoadOptions): Promise<never> {
-  if (job.stalledCounter === MAX_CRASHES) await touchFile(file, options);
-  throw new UnrecoverableError(`ended ${MAX_CRASHES} processors that were loading it`);
 }
 
 /** Shows the share of a large file that is done, in percent, twice a second at most. */

@@ -1,7 +1,7 @@
-import { appendChanges, createTouchedHours } from '../storage/change-log.ts';
+import type { ChangeLog, TouchedHour } from '../storage/change-log.ts';
 import type { Store } from '../storage/client.ts';
 import { recordRejections, type RejectedRecord } from '../storage/files.ts';
-import { writeRows } from '../storage/rows.ts';
+import type { RowWriter } from '../storage/rows.ts';
 import { FileProblem, type DataFile } from './data-file.ts';
 import { readRecords, type Chunk, type ReadOptions } from './record-reader.ts';
 
@@ -9,8 +9,6 @@ import { readRecords, type Chunk, type ReadOptions } from './record-reader.ts';
 const KEPT_RECORDS = 5_000;
 /** Characters of records that are kept, likewise. */
 const KEPT_LENGTH = 8 * 1024 ** 2;
-/** Keys of summary buckets that are kept before they go to the change log. */
-const TOUCHED_KEYS = 5_000;
 
 /** What a file holds, once it was read whole; `chunks` are its records when they are few enough to keep. */
 export interface CheckedFile {
@@ -23,8 +21,9 @@ export interface CheckedFile {
 /** How a file is read and written. */
 export interface LoadOptions extends ReadOptions {
   readonly store: Store;
+  readonly writeRows: RowWriter;
+  readonly announced: ChangeLog;
   readonly maxRejectedRatio: number;
-  readonly settleMs: number;
 }
 
 /**
@@ -59,7 +58,7 @@ export async function checkFile(file: DataFile, options: LoadOptions): Promise<C
 }
 
 /**
- * Writes a checked file: rows, then what they touched, chunk by chunk. Writing it again changes nothing.
+ * Writes a checked file, chunk by chunk. Writing it again changes nothing.
  *
  * @param onProgress called after each chunk with the bytes of the file that are done
  * @throws when a file that is read twice was another one the second time
@@ -70,19 +69,14 @@ export async function loadFile(
   options: LoadOptions,
   onProgress: (bytesDone: number) => void,
 ): Promise<void> {
-  const { store, context, settleMs } = options;
-  const touched = createTouchedHours();
-  try {
-    for await (const chunk of chunksOf(file, checked, options)) {
-      for (const record of chunk.taken) if (record.touched !== undefined) touched.add(record.touched);
-      const rows = chunk.taken.flatMap((record) => record.rows);
-      await Promise.all([writeRows(store, rows), recordRejections(store, context.lineage, chunk.rejected)]);
-      if (touched.size() >= TOUCHED_KEYS) await appendChanges(store, touched, settleMs);
-      onProgress(chunk.bytesRead);
-    }
-  } finally {
-    // Also when the load failed half-way: what it wrote is there, and the summaries are to show it.
-    await appendChanges(store, touched, settleMs);
+  const { store, writeRows, announced, context } = options;
+  for await (const { taken, rejected, bytesRead } of chunksOf(file, checked, options)) {
+    const touched = new Map<string, TouchedHour>();
+    for (const { touched: key } of taken) if (key !== undefined) touched.set(`${key.hour} ${key.vehicleId}`, key);
+    const rows = taken.flatMap((record) => record.rows);
+    const write = () => Promise.all([writeRows(rows), recordRejections(store, context.lineage, rejected)]);
+    await announced(context.lineage, [...touched.values()], write);
+    onProgress(bytesRead);
   }
 }
 
@@ -93,14 +87,4 @@ async function* chunksOf(file: DataFile, checked: CheckedFile, options: LoadOpti
   }
   const sha256 = yield* readRecords(file, options);
   if (sha256 !== checked.sha256) throw new Error('changed while it was read');
-}
-
-/** Notes for the aggregation every summary bucket that a file could have touched, without loading it. */
-export async function touchFile(file: DataFile, options: LoadOptions): Promise<void> {
-  const touched = createTouchedHours();
-  for await (const { taken } of readRecords(file, options)) {
-    for (const record of taken) if (record.touched !== undefined) touched.add(record.touched);
-    if (touched.size() >= TOUCHED_KEYS) await appendChanges(options.store, touched, options.settleMs);
-  }
-  await appendChanges(options.store, touched, options.settleMs);
 }

@@ -5,7 +5,7 @@ import { datasetOf } from '../datasets/catalog.ts';
 import type { FileVersion, Row } from '../datasets/dataset.ts';
 import { enqueueFiles, ingestJobId, versionOf, type IngestJob } from '../queues/ingest.ts';
 import type { VerificationReport } from '../queues/verification.ts';
-import { appendChanges, createTouchedHours, type TouchedHour } from '../storage/change-log.ts';
+import { createChangeLog, type TouchedHour } from '../storage/change-log.ts';
 import { readVersions, recordRejections, type KnownVersion } from '../storage/files.ts';
 import { rowProblem, statusProblem } from '../storage/verification.ts';
 import { FileProblem, isSameVersion, openDataFile } from './data-file.ts';
@@ -95,11 +95,10 @@ export function createFileCheck(
   }
 
   /** What is missing or wrong is written in the order of a load, so that aggregations take it up whatever becomes of us. */
+  const announced = createChangeLog(store, config.SETTLE_SECONDS * 1000);
   async function reload(wrong: readonly Claim[]): Promise<void> {
-    await Promise.all(wrong.map(({ mend }) => mend()));
-    const hours = createTouchedHours();
-    for (const { touched } of wrong) if (touched !== undefined) hours.add(touched);
-    await appendChanges(store, hours, config.SETTLE_SECONDS * 1000);
+    const touched = wrong.flatMap((claim) => claim.touched ?? []);
+    await announced(undefined, touched, () => Promise.all(wrong.map(({ mend }) => mend())));
   }
 
   async function checkChunk({ taken, rejected }: Chunk, lineage: FileVersion): Promise<void> {

@@ -40,6 +40,9 @@ export async function* allFiles(dataDir: string): AsyncGenerator<{ name: string;
   }
 }
 
+/** Stands in a name for bytes that are no UTF-8; under such a name nothing can be found. */
+const REPLACEMENT_CHARACTER = '\uFFFD';
+
 /** The version of a file that lies there now, or undefined when it is gone or hidden. Links are followed where they lead. */
 export async function currentVersion(dataDir: string, name: string): Promise<IngestJob | undefined> {
   const path = join(dataDir, name);
@@ -47,6 +50,8 @@ export async function currentVersion(dataDir: string, name: string): Promise<Ing
     const { size, mtimeNs } = await stat(path, { bigint: true }).catch(() => lstat(path, { bigint: true }));
     return { name, size: Number(size), mtimeNs: String(mtimeNs) };
   } catch (error) {
+    // The processor says what is wrong with it.
+    if (name.includes(REPLACEMENT_CHARACTER)) return { name, size: 0, mtimeNs: '0' };
     if (error instanceof Error && 'code' in error && /^(ENOENT|ENOTDIR|EACCES|EPERM)$/.test(String(error.code)))
       return undefined;
     throw error;

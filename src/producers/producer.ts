@@ -5,6 +5,7 @@ import { enqueueFiles, type IngestJob } from '../queues/ingest.ts';
 import type { QueueConnection } from '../queues/redis.ts';
 import type { VerificationQueue } from '../queues/verification.ts';
 import { createReconciliation, type ReconciliationNeeds } from './reconciliation.ts';
+import { putBackLeaving } from './removal.ts';
 import { watchFolder } from './watcher.ts';
 
 /** Arrivals of one burst that are queued in one round trip. */
@@ -67,11 +68,12 @@ export async function startProducer(needs: ProducerNeeds) {
     }
   }
 
+  await putBackLeaving(config.DATA_DIR);
   const watcher = await watchFolder(config.DATA_DIR, onArrival, log);
   const reconciling = reconcileAgainAndAgain();
   queues.connection.on('ready', () => wake.abort());
-  store.onReturn(() => {
-    forget();
+  store.onReturn((awaySince) => {
+    forget(awaySince);
     wake.abort();
   });
   const close = async () => {

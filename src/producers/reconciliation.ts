@@ -1,14 +1,12 @@
-import { existsSync } from 'node:fs';
-import { mkdir, rename, unlink } from 'node:fs/promises';
-import { dirname, join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 import type { Logger } from 'pino';
 import type { Config } from '../config.ts';
 import { addDeadLetter, deadLetterId, type DeadLetterQueue } from '../queues/dead-letter.ts';
 import { enqueueFiles, ingestJobId, mtimeMs, versionOf, type IngestJob, type IngestQueue } from '../queues/ingest.ts';
 import type { Store } from '../storage/client.ts';
-import { isLoaded, readVersions, type KnownVersion } from '../storage/files.ts';
-import { ARCHIVE_FOLDER, currentVersion, namesBelow } from './data-folder.ts';
+import { forgetFile, isLoaded, readVersions, type KnownVersion } from '../storage/files.ts';
+import { currentVersion, namesBelow } from './data-folder.ts';
+import { takeOut } from './removal.ts';
 
 /** Files that are compared with the ledger, and queued, in one go. */
 const PAGE = 500;
@@ -37,6 +35,11 @@ export function createReconciliation({
   const { DATA_DIR, AFTER_LOAD } = config;
   /** Versions in the folder that need nothing any more, by name: the ledger need not be asked for them again. */
   let settled = new Map<string, string>();
+  let doubt = { from: 0, until: 0 };
+
+  /** Cassandra flushes each table by itself: a crash may leave the ledger's row of a load and take its last rows. */
+  const isDoubtful = ({ state, finishedAt }: KnownVersion) =>
+    isLoaded(state) && finishedAt > doubt.from && finishedAt <= doubt.until;
 
   /** Whether fewer files than MAX_QUEUED_FILES wait, are delayed by a retry, or are under way. */
   async function hasRoom(): Promise<boolean> {
@@ -55,18 +58,9 @@ export function createReconciliation({
   async function removeLoaded(file: IngestJob, { finishedAt, version }: KnownVersion): Promise<boolean> {
     if (store.now() - finishedAt < config.DURABLE_SECONDS * 1000) return false;
     const again = (await readVersions(store, file.name)).find((known) => known.version === version);
-    const there = await currentVersion(DATA_DIR, file.name);
-    if (!isLoaded(again?.state) || there === undefined || versionOf(there) !== version) return false;
-    const path = join(DATA_DIR, file.name);
-    const archived = join(DATA_DIR, ARCHIVE_FOLDER, file.name);
+    if (!isLoaded(again?.state)) return false;
     try {
-      if (AFTER_LOAD === 'delete') await unlink(path);
-      else {
-        await mkdir(dirname(archived), { recursive: true });
-        // An earlier version of the name stays.
-        await rename(path, existsSync(archived) ? `${archived}.${version}` : archived);
-      }
-      return true;
+      return await takeOut(DATA_DIR, file, AFTER_LOAD === 'archive');
     } catch (error) {
       log.warn({ file: file.name, err: error }, 'a loaded file could not leave the folder');
       return false;
@@ -90,7 +84,10 @@ export function createReconciliation({
       for (const file of page) {
         const row = known.get(ingestJobId(file));
         if (row === undefined || row.state === 'superseded') missing.push(file);
-        else if (row.state === 'dead_letter') await restoreDeadLetter(file, row);
+        else if (isDoubtful(row)) {
+          await forgetFile(store, row);
+          missing.push(file);
+        } else if (row.state === 'dead_letter') await restoreDeadLetter(file, row);
         else if (AFTER_LOAD === 'keep' || row.state === 'discarded') settledNow.set(file.name, row.version);
         else if (await removeLoaded(file, row)) total.removed += 1;
       }
@@ -118,7 +115,13 @@ export function createReconciliation({
     return total;
   }
 
-  /** To be called after a loss of the connection: the ledger may no longer say what it said. */
-  const forget = () => (settled = new Map());
+  /**
+   * To be called when Cassandra comes back, with when it went, by its clock: the ledger may no longer say what it said,
+   * and what it still says of the last seconds may be all that is left of a load.
+   */
+  const forget = (awaySince: number) => {
+    settled = new Map();
+    doubt = { from: awaySince - config.DURABLE_SECONDS * 1000, until: awaySince };
+  };
   return { run, hasRoom, forget };
 }

@@ -1,7 +1,9 @@
-import { createHash } from 'node:crypto';
 import { types } from 'cassandra-driver';
-import type { TakenRecord } from '../datasets/dataset.ts';
+import type { FileVersion, TakenRecord } from '../datasets/dataset.ts';
+import { DAY_MS } from '../datasets/time.ts';
 import type { Store } from './client.ts';
+import { readVersions } from './files.ts';
+import { together } from './together.ts';
 
 /** Entries of ten minutes share a partition, times the shards: some thousands of entries at the provider's rate. */
 const BUCKET_MS = 600_000;
@@ -9,64 +11,131 @@ const BUCKET_MS = 600_000;
 export const SHARDS = 8;
 /** Keys of one entry; an entry stays some tens of kilobytes. */
 const KEYS_PER_ENTRY = 500;
+/** Loads that are announced in one round trip, and entries whose loads are looked up in the ledger together. */
+const AT_ONCE = 64;
+/** How long a load that nobody ends, because its file and its job are both lost, is waited for. */
+const ABANDONED_MS = DAY_MS;
 
 /** One bucket of the summaries: a vehicle and the start of an hour, in ms since the epoch. */
 export type TouchedHour = NonNullable<TakenRecord['touched']>;
-
-type ChangeEntry = { readonly shard: number; readonly hours: Map<number, Set<string>>; keys: number };
-
-export type TouchedHours = ReturnType<typeof createTouchedHours>;
-
-/** The hours that a load touched since they were last taken, each (vehicle, hour) once; cut by shard and size. */
-export function createTouchedHours() {
-  const touched = new Map<string, TouchedHour>();
-  return {
-    add: (key: TouchedHour) => touched.set(`${key.hour} ${key.vehicleId}`, key),
-    size: () => touched.size,
-    take: (): ChangeEntry[] => {
-      const entries: ChangeEntry[] = [];
-      for (const { vehicleId, hour } of touched.values()) {
-        const shard = createHash('md5').update(vehicleId).digest().readUInt32BE(0) % SHARDS;
-        let entry = entries.findLast((one) => one.shard === shard);
-        if (entry === undefined || entry.keys >= KEYS_PER_ENTRY) {
-          entry = { shard, hours: new Map(), keys: 0 };
-          entries.push(entry);
-        }
-        entry.hours.set(hour, (entry.hours.get(hour) ?? new Set()).add(vehicleId));
-        entry.keys += 1;
-      }
-      touched.clear();
-      return entries;
-    },
-  };
-}
+/** The (vehicle, hour) of one shard that loads change, and since when, in ms since the epoch, by `<version> <name>`. */
+type Entry = { readonly shard: number; readonly hours: Map<number, Set<string>>; readonly loads: Map<string, number> };
+type Clocked = Pick<Store, 'now' | 'freshNow' | 'insert'>;
+export type ChangeLog = ReturnType<typeof createChangeLog>;
 
 const bucketOf = (ms: number) => Math.floor(ms / BUCKET_MS) * BUCKET_MS;
 
-/**
- * Appends what a load touched. Resolves when each entry was acknowledged within half the settle time of its own time,
- * so that an aggregation whose window includes that time has seen it; a slower one is appended again with a new time.
- */
-export async function appendChanges(store: Store, touched: TouchedHours, settleMs: number): Promise<void> {
-  const append = async ({ shard, hours }: ChangeEntry) => {
-    for (let late = true; late;) {
-      const sent = store.now();
-      const values = { bucket: bucketOf(sent), shard, at: types.TimeUuid.fromDate(new Date(sent)), hours };
-      await store.insert({ table: 'change_log', values });
-      late = store.now() - sent > settleMs / 2;
-    }
-  };
-  await Promise.all(touched.take().map(append));
+/** FNV-1a of the vehicle's identifier. */
+function shardOf(vehicleId: string): number {
+  let hash = 0x811c9dc5;
+  for (let at = 0; at < vehicleId.length; at += 1) hash = Math.imul(hash ^ vehicleId.charCodeAt(at), 0x01000193);
+  return (hash >>> 0) % SHARDS;
 }
 
-/** Reads one shard's entries of the window (after, until], in ms since the epoch; a key may come many times. */
-export async function* readChanges(store: Store, shard: number, after: number, until: number) {
+/** Distinct hours, cut into entries by shard and size. */
+function entriesOf(touched: Iterable<TouchedHour>, loads: Map<string, number>): Entry[] {
+  const entries: Entry[] = [];
+  const open = new Map<number, { entry: Entry; keys: number }>();
+  for (const { vehicleId, hour } of touched) {
+    const shard = shardOf(vehicleId);
+    let last = open.get(shard);
+    if (last === undefined || last.keys >= KEYS_PER_ENTRY) {
+      last = { entry: { shard, hours: new Map(), loads }, keys: 0 };
+      entries.push(last.entry);
+      open.set(shard, last);
+    }
+    const vehicles = last.entry.hours.get(hour) ?? new Set();
+    last.entry.hours.set(hour, vehicles);
+    last.keys += vehicles.has(vehicleId) ? 0 : 1;
+    vehicles.add(vehicleId);
+  }
+  return entries;
+}
+
+/**
+ * Appends an entry. Resolves to its time when it was acknowledged within half the settle time of it, so that an
+ * aggregation whose window includes that time has seen it; a slower one is appended again with a new time.
+ */
+async function append(store: Clocked, { shard, hours, loads }: Entry, settleMs: number): Promise<number> {
+  for (;;) {
+    const sent = await store.freshNow();
+    const values = { bucket: bucketOf(sent), shard, at: types.TimeUuid.fromDate(new Date(sent)), hours, loads };
+    await store.insert({ table: 'change_log', values });
+    if ((await store.freshNow()) - sent <= settleMs / 2) return sent;
+  }
+}
+
+/**
+ * Makes the function that writes what changes summaries: what is going to change is announced before, so that whatever
+ * becomes of this process, an aggregation knows of it. Loads of one process that start together share their entries.
+ * What belongs to no load of a `file` is announced, but nobody waits for its end.
+ */
+export function createChangeLog(store: Clocked, settleMs: number) {
+  type Load = { readonly file: FileVersion | undefined; readonly touched: readonly TouchedHour[] };
+  const announce = together<Load, number>(AT_ONCE, async (group) => {
+    const since = Math.floor(store.now());
+    const loads = new Map(group.flatMap(({ file }) => (file ? [[`${file.version} ${file.name}`, since]] : [])));
+    const touched = group.flatMap((load) => load.touched);
+    const times = await Promise.all(entriesOf(touched, loads).map((entry) => append(store, entry, settleMs)));
+    return group.map(() => Math.min(...times));
+  });
+  return async (
+    file: FileVersion | undefined,
+    touched: readonly TouchedHour[],
+    write: () => Promise<unknown>,
+  ): Promise<void> => {
+    if (touched.length === 0) return void (await write());
+    const at = await announce({ file, touched });
+    await write();
+    // The load may have been given up as dead by others meanwhile, and the summaries be recomputed without its rows.
+    if ((await store.freshNow()) - at > settleMs / 2) await announce({ file, touched });
+  };
+}
+
+/** The loads that have not ended, by what the ledger says of their files, since they were announced. */
+async function unended(store: Store, entries: readonly Entry[], until: number): Promise<Map<string, number>> {
+  const loads = new Map(entries.flatMap((entry) => [...entry.loads]));
+  const names = new Set([...loads.keys()].map((load) => load.slice(load.indexOf(' ') + 1)));
+  for (const { name, version, finishedAt } of await readVersions(store, ...names)) {
+    const load = `${version} ${name}`;
+    if (finishedAt >= (loads.get(load) ?? Infinity)) loads.delete(load);
+  }
+  for (const [load, since] of loads) if (since < until - ABANDONED_MS) loads.delete(load);
+  return loads;
+}
+
+/**
+ * Reads one shard's entries of the window (after, until], in ms since the epoch; a key may come many times. Once all
+ * are read, those of loads that had not ended are appended again, so that the next run takes them up, too.
+ */
+export async function* readChanges(store: Store, shard: number, after: number, until: number, settleMs: number) {
+  const openLoads = new Map<string, number>();
+  const openHours = new Map<string, TouchedHour>();
+
+  async function* keysOf(page: readonly Entry[]): AsyncGenerator<TouchedHour> {
+    // Before anything is recomputed: a load that has ended by now has written all of its rows.
+    const open = await unended(store, page, until);
+    for (const { hours, loads } of page) {
+      const isOpen = [...loads.keys()].some((load) => open.has(load));
+      for (const [hour, vehicles] of hours)
+        for (const vehicleId of vehicles) {
+          if (isOpen) openHours.set(`${hour} ${vehicleId}`, { vehicleId, hour });
+          yield { vehicleId, hour };
+        }
+    }
+    for (const [load, since] of open) openLoads.set(load, since);
+  }
+
   const window = 'bucket = ? AND shard = ? AND at > maxTimeuuid(?) AND at <= maxTimeuuid(?)';
+  const page: Entry[] = [];
   for (let bucket = bucketOf(after); bucket <= until; bucket += BUCKET_MS) {
-    const rows = store.rows(`SELECT hours FROM change_log WHERE ${window}`, [bucket, shard, after, until]);
+    const rows = store.rows(`SELECT hours, loads FROM change_log WHERE ${window}`, [bucket, shard, after, until]);
     for await (const row of rows) {
-      const hours: Map<Date, Set<string>> = row['hours'];
-      for (const [hour, vehicles] of hours) for (const vehicleId of vehicles) yield { vehicleId, hour: hour.getTime() };
+      const hours = new Map([...row['hours']].map(([hour, vehicles]) => [Number(hour), vehicles]));
+      const loads = new Map([...(row['loads'] ?? [])].map(([load, since]) => [load, Number(since)]));
+      if (page.push({ shard, hours, loads }) === AT_ONCE) yield* keysOf(page.splice(0));
     }
   }
+  yield* keysOf(page);
+  await Promise.all(entriesOf(openHours.values(), openLoads).map((entry) => append(store, entry, settleMs)));
 }

@@ -1,4 +1,4 @@
-import type { FileVersion, Rejection } from '../datasets/dataset.ts';
+import type { FileVersion, Rejection, Row } from '../datasets/dataset.ts';
 import type { Store } from './client.ts';
 
 /** Files that one ledger query asks for; the coordinator reads that many partitions at once. */
@@ -10,7 +10,7 @@ const REJECTED_TEXT_LENGTH = 4_000;
  * `loaded`: every record is a row or a rejection. `unchanged`: the content of a loaded version of the name.
  * `discarded`: a dead letter that a person gave up. `superseded`: one whose name was loaded in another version.
  */
-type FileState = 'loaded' | 'unchanged' | 'dead_letter' | 'discarded' | 'superseded';
+export type FileState = 'loaded' | 'unchanged' | 'dead_letter' | 'discarded' | 'superseded';
 
 /** Whether every record of the version is a row or a rejection, its own or those of a copy. */
 export const isLoaded = (state: FileState | undefined) => state === 'loaded' || state === 'unchanged';
@@ -61,9 +61,14 @@ export async function readVersions(store: Store, ...names: readonly string[]): P
   return known;
 }
 
-/** Writes the ledger's row of a file version; it is the last write of a load. */
-export function recordFile(store: Store, entry: LedgerEntry): Promise<void> {
-  return store.insert({ table: 'files', values: { ...entry } });
+/** The ledger's row of a file version; it is the last write of a load. */
+export function ledgerRow(entry: LedgerEntry): Row {
+  return { table: 'files', partition: entry.name, values: { ...entry } };
+}
+
+/** Takes a version out of the ledger, so that it is loaded again. */
+export async function forgetFile(store: Store, { name, version }: FileVersion): Promise<void> {
+  await store.run('DELETE FROM files WHERE name = ? AND version = ?', [name, version]);
 }
 
 /** Changes the state of a dead letter; one that was loaded meanwhile stays loaded. Resolves to whether it was one. */

@@ -57,4 +57,9 @@ export const migrations = [
     description: 'raw rows, summaries, ledger, change log, aggregation state',
     statements: tablesOfVersion1.map((table) => `CREATE TABLE IF NOT EXISTS ${table}`),
   },
+  {
+    version: 2,
+    description: 'the change log names the loads, `<version> <name>`, and since when they are under way',
+    statements: ['ALTER TABLE change_log ADD IF NOT EXISTS loads frozen<map<text, timestamp>>'],
+  },
 ];

@@ -1,4 +1,4 @@
-import { mkdir, readdir, stat, writeFile } from 'node:fs/promises';
+import { mkdir, readdir, stat, symlink, writeFile } from 'node:fs/promises';
 import { dirname, join } from 'node:path';
 import { UnrecoverableError, Worker } from 'bullmq';
 import { beforeAll, describe, expect, it, vi } from 'vitest';
@@ -369,6 +369,51 @@ describe.each(['archive', 'delete'] as const)('a loaded file with AFTER_LOAD=%s'
     const everything = await readdir(path('.'), { recursive: true });
     expect(everything.filter((one) => one.includes(name))).toHaveLength(afterLoad === 'archive' ? 2 : 0);
     expect(await rowsOf(space, 'twice')).toHaveLength(3);
+  });
+});
+
+describe('files that do not leave the folder like others', async () => {
+  const own = await openSpace({ AFTER_LOAD: 'delete' });
+  const path = (...names: string[]) => join(own.config.DATA_DIR, ...names);
+
+  it('what was on its way out when the process died is put back at the next start, and a newer version stays', async () => {
+    await mkdir(path('.leaving/in'), { recursive: true });
+    await writeFile(path('.leaving/in/vehicles_events_held.json'), JSON.stringify(events(3, { vehicle_id: 'held' })));
+    await writeFile(path('.leaving/vehicles_events_old.json'), JSON.stringify(events(3, { vehicle_id: 'old' })));
+    await own.put('vehicles_events_old.json', events(2, { vehicle_id: 'new' }));
+    own.startWatcher();
+    own.startProcessor();
+    await own.loaded(['in/vehicles_events_held.json', 'vehicles_events_old.json']);
+    expect(
+      [await rowsOf(own, 'held'), await rowsOf(own, 'old'), await rowsOf(own, 'new')].map((rows) => rows.length),
+    ).toEqual([3, 0, 2]);
+    await eventually(async () =>
+      expect(await readdir(path(), { recursive: true })).toEqual(
+        expect.not.arrayContaining([expect.stringContaining('vehicles')]),
+      ),
+    );
+  });
+
+  it('a link goes, and what it leads to goes by itself', async () => {
+    await own.put('elsewhere/vehicles_events_target.json', events(2, { vehicle_id: 'target' }));
+    await symlink('elsewhere/vehicles_events_target.json', path('vehicles_events_link.json'));
+    await own.loaded(['elsewhere/vehicles_events_target.json', 'vehicles_events_link.json']);
+    await eventually(async () =>
+      expect(await readdir(path())).toEqual(expect.not.arrayContaining(['vehicles_events_link.json'])),
+    );
+    await eventually(async () => expect(await readdir(path('elsewhere'))).toEqual([]));
+  });
+
+  it('an older version whose job comes after a newer one was loaded and has left is no dead letter', async () => {
+    const name = 'vehicles_events_outlived.json';
+    await own.put(name, events(2, { vehicle_id: 'outlived' }));
+    await own.loaded([name]);
+    await eventually(async () => expect(await readdir(path())).not.toContain(name));
+    const job = await own.queue('ingest').add(name, { name, size: 10, mtimeNs: '1000' });
+    await eventually(async () =>
+      expect((await own.queue('ingest').getJob(job.id ?? ''))?.returnvalue).toMatchObject({ state: 'superseded' }),
+    );
+    expect(await own.letters()).toEqual([]);
   });
 });
 

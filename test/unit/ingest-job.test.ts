@@ -1,7 +1,6 @@
 import { describe, expect, it } from 'vitest';
 import { datasetOf } from '../../src/datasets/catalog.ts';
 import { ingestJobId, ingestJobSchema, relativePath, versionOf } from '../../src/queues/ingest.ts';
-import { createTouchedHours, SHARDS } from '../../src/storage/change-log.ts';
 
 describe('a file version', () => {
   it('is named by its size and its modification time in nanoseconds', () => {
@@ -75,28 +74,3 @@ it.each([
   expect(datasetOf(path)).toBeUndefined();
 });
 
-it('a vehicle is always in the same shard, and every hour that was touched is handed over once', () => {
-  const touched = createTouchedHours();
-  const shards = new Map<string, number>();
-  for (let round = 0; round < 2; round += 1) {
-    const handedOver = new Set<string>();
-    for (let n = 0; n < 6_000; n += 1) {
-      for (const again of [n, n])
-        touched.add({ vehicleId: `vehicle-${again % 2_000}`, hour: Math.floor(again / 2_000) });
-    }
-    expect(touched.size()).toBe(6_000);
-    for (const { shard, hours } of touched.take()) {
-      for (const [hour, vehicles] of hours) {
-        for (const vehicleId of vehicles) {
-          expect(shards.get(vehicleId) ?? shard).toBe(shard);
-          shards.set(vehicleId, shard);
-          expect(handedOver.has(`${vehicleId} ${hour}`)).toBe(false);
-          handedOver.add(`${vehicleId} ${hour}`);
-        }
-      }
-    }
-    expect(handedOver.size).toBe(6_000);
-    expect(touched.size()).toBe(0);
-  }
-  expect(new Set(shards.values())).toEqual(new Set(Array.from({ length: SHARDS }, (_, shard) => shard)));
-});
