@@ -1,0 +1,135 @@
+import { fork } from 'node:child_process';
+import { once } from 'node:events';
+import { setTimeout as sleep } from 'node:timers/promises';
+import { checkAggregated, checkLedger, checkRows } from '../check.ts';
+import type { Contender, Goal, Measurement, Options } from '../measurement.ts';
+import { usageOf, watchUsage } from '../processes.ts';
+import { createProvider, putAll, type ProviderOptions } from '../provider.ts';
+import { openSpace, until } from '../space.ts';
+import { drainWithSpark } from '../spark/peer.ts';
+import type { Stores } from '../stores.ts';
+
+/** A younger file may still be written; reconciliation leaves it for a moment. */
+const YOUNG_MS = 2_100;
+export const SPEED = 'drained, records/s';
+export const CPU = 'processor time, s';
+export const MEMORY = 'peak memory, MB';
+
+/** A backlog of files, queued and not yet loaded, and who is to load it. */
+export interface Backlog {
+  readonly provider: ProviderOptions;
+  /** Of an event and a status file each. */
+  readonly pairs: number;
+  readonly processors: number;
+  /** Variables of the pipeline. */
+  readonly environment?: Readonly<Record<string, string | number>>;
+}
+
+/** What the provider of the backlog is; other records each round. */
+export function providerOf(round: number, changes: Partial<ProviderOptions> = {}): ProviderOptions {
+  const start = Date.now() - 7_200_000;
+  return { records: 100, vehicles: 100, statusTimes: 'now', seed: round + 1, start, ...changes };
+}
+
+/** A space whose files lie in the folder and are queued, with a watcher and processors that work; nothing is loaded. */
+export async function openBacklog(stores: Stores, { provider, pairs, processors, environment }: Backlog) {
+  const space = await openSpace(stores, environment);
+  try {
+    const files = [...createProvider(provider).pairs(pairs)];
+    await putAll(space.config.DATA_DIR, files);
+    await sleep(YOUNG_MS);
+    const watcher = space.startRole('watch');
+    await watcher.ready();
+    await until('all files are queued', async () => (await space.unfinished()) === files.length);
+    await space.ingest.pause();
+    const replicas = Array.from({ length: processors }, () => space.startRole('process'));
+    await Promise.all(replicas.map((replica) => replica.ready()));
+    const pids = [watcher.pid, stores.redisPid, ...replicas.map(({ pid }) => pid)];
+    return { space, files, pids, isDrained: async () => (await space.unfinished()) === 0 };
+  } catch (error) {
+    await space.close();
+    throw error;
+  }
+}
+
+/** The pipeline: watcher, processors and Redis, each a process, drain a backlog to the last row of the ledger. */
+export async function drain(stores: Stores, backlog: Backlog) {
+  const { space, files, pids, isDrained } = await openBacklog(stores, backlog);
+  try {
+    const usage = await watchUsage(pids);
+    const started = performance.now();
+    await space.ingest.resume();
+    await until('all files are done', isDrained);
+    const seconds = (performance.now() - started) / 1_000;
+    const { cpuSeconds, peakRssBytes } = await usage.stop();
+    await checkLedger(space.client, files);
+    await checkRows(space.client, files);
+    await checkAggregated(space, files);
+    const records = files.length * backlog.provider.records;
+    return { figures: { [SPEED]: records / seconds, [CPU]: cpuSeconds, [MEMORY]: peakRssBytes / 1e6 } };
+  } finally {
+    await space.close();
+  }
+}
+
+/** The ceiling: the bare driver writes the rows of the same files, in memory and sorted by partition beforehand. */
+async function writeBare(stores: Stores, pairs: number, provider: ProviderOptions) {
+  const space = await openSpace(stores);
+  const task = { port: stores.cassandraPort, keyspace: space.config.CASSANDRA_KEYSPACE, pairs, provider };
+  const writer = fork(new URL('../ceiling.ts', import.meta.url), [JSON.stringify(task)], {
+    execArgv: ['--import', 'tsx'],
+  });
+  try {
+    const pid = writer.pid ?? 0;
+    await once(writer, 'message');
+    const before = await usageOf([pid]);
+    const done = once(writer, 'message');
+    writer.send('go');
+    const [seconds] = await done;
+    const { cpuSeconds, rssBytes } = await usageOf([pid]);
+    writer.send('end');
+    await checkRows(space.client, [...createProvider(provider).pairs(pairs)]);
+    const figures = {
+      [SPEED]: (pairs * 2 * provider.records) / Number(seconds),
+      [CPU]: cpuSeconds - before.cpuSeconds,
+    };
+    return { figures: { ...figures, [MEMORY]: rssBytes / 1e6 } };
+  } finally {
+    writer.kill();
+    await space.close();
+  }
+}
+
+function plan(statusTimes: ProviderOptions['statusTimes'], stores: Stores, options: Options) {
+  const pairs = options.quick ? 300 : 2_000;
+  const provider = (round: number) => providerOf(round, { statusTimes });
+  const ours = options.processors.map((count): Contender => {
+    const name = `pipeline, ${count} processor${count === 1 ? '' : 's'}`;
+    return { name, run: (round) => drain(stores, { provider: provider(round), pairs, processors: count }) };
+  });
+  const bare: Contender = { name: 'ceiling', run: (round) => writeBare(stores, pairs, provider(round)) };
+  const spark: Contender = { name: 'Spark', run: (round) => drainWithSpark(stores, pairs, provider(round)) };
+  const goals = ours.flatMap(({ name: of }): Goal[] => [
+    { of, figure: SPEED, against: bare.name, atLeast: 0.9 },
+    ...(options.withSpark
+      ? [
+          { of, figure: SPEED, against: spark.name, atLeast: 3 },
+          { of, figure: CPU, against: spark.name, atMost: 0.25 },
+          { of, figure: MEMORY, against: spark.name, atMost: 0.2 },
+        ]
+      : []),
+  ]);
+  return { contenders: [...ours, bare, ...(options.withSpark ? [spark] : [])], goals };
+}
+
+export const drainNow: Measurement = {
+  name: 'drain',
+  about: 'a backlog of event and status files of 100 records, fleet of 100 vehicles, reports of the moment',
+  plan: (stores, options) => plan('now', stores, options),
+};
+
+export const drainSpread: Measurement = {
+  name: 'drain-spread',
+  about: 'the same, with status reports of any time since 1970, as in the samples: hardly two share a partition',
+  plan: (stores, options) => plan('spread', stores, options),
+};

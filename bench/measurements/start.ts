@@ -1,0 +1,67 @@
+import { mkdir, rm, symlink } from 'node:fs/promises';
+import { join, resolve } from 'node:path';
+import { execa } from 'execa';
+import { findServer } from '../../src/local/server.ts';
+import type { Measurement } from '../measurement.ts';
+import { bareClient, until } from '../space.ts';
+import { LIBRARIES, type Stores } from '../stores.ts';
+
+const ROOT = resolve(import.meta.dirname, '../..');
+const FIRST_ROW = 'npm start to first row, s';
+
+/** `npm start` on a folder where it ran before, with nothing to install or fetch, until a row of its simulator is there. */
+async function startToFirstRow(directory: string) {
+  const data = join(directory, 'data');
+  await rm(data, { recursive: true, force: true });
+  const env = {
+    LOCAL_DIR: directory,
+    DATA_DIR: data,
+    LOCAL_REDIS_PORT: '0',
+    LOCAL_CASSANDRA_PORT: '0',
+    BOARD_PORT: '0',
+  };
+  const keyspace = `bench_${Date.now()}`;
+  const started = performance.now();
+  const child = execa('npm', ['start'], {
+    cwd: ROOT,
+    env: { ...env, CASSANDRA_KEYSPACE: keyspace },
+    stdio: 'ignore',
+    reject: false,
+    forceKillAfterDelay: 20_000,
+  });
+  let client: ReturnType<typeof bareClient> | undefined;
+  try {
+    await until('a first row', async () => {
+      if (child.exitCode !== null) throw new Error(`npm start ended with ${child.exitCode}`);
+      const node = client === undefined ? await findServer(join(directory, 'cassandra')) : undefined;
+      if (node !== undefined) {
+        const asking = bareClient(node.port, keyspace);
+        client =
+          (await asking.connect().then(
+            () => asking,
+            () => asking.shutdown(),
+          )) ?? undefined;
+      }
+      const found = await client?.execute('SELECT vehicle_id FROM vehicle_events LIMIT 1').catch(() => undefined);
+      return found !== undefined && found.rowLength > 0;
+    });
+    return { figures: { [FIRST_ROW]: (performance.now() - started) / 1_000 } };
+  } finally {
+    await client?.shutdown();
+    child.kill('SIGINT');
+    await child;
+  }
+}
+
+export const startToRow: Measurement = {
+  name: 'start',
+  about: '`npm start` with nothing to install or fetch, to the first row readable; every round has a new keyspace',
+  plan: async (stores: Stores, options) => {
+    const directory = resolve(stores.scratch, '../start');
+    await mkdir(directory, { recursive: true });
+    await symlink(LIBRARIES, join(directory, 'lib'));
+    const contenders = [{ name: 'npm start', run: () => startToFirstRow(directory) }];
+    const goals = [{ of: 'npm start', figure: FIRST_ROW, atMost: 15 }];
+    return { contenders, goals, rounds: Math.min(options.rounds, 5) };
+  },
+};
