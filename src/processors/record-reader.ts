@@ -11,7 +11,11 @@ import { createArraySplitter, createLineSplitter, type RawRecord } from './recor
 /** Bytes read at once; a chunk of records is what they end. A provider's usual file is one chunk. */
 const READ_BYTES = 256 * 1024;
 
-/** The records that one read ended, the characters of their texts, and the bytes of the file that are read so far. */
+/** Bytes that are cut into records at once, and records that are enough for a chunk: tiny ones are many to a read. */
+const CUT_BYTES = 16 * 1024;
+const CHUNK_RECORDS = 2_000;
+
+/** Records that one read ended, the characters of their texts, and the bytes of the file that are read so far. */
 export interface Chunk {
   readonly taken: readonly TakenRecord[];
   readonly rejected: readonly RejectedRecord[];
@@ -51,8 +55,14 @@ export async function* readRecords(file: DataFile, options: ReadOptions): AsyncG
   };
   const splitter = format.lines ? createLineSplitter(maxRecordBytes) : createArraySplitter(maxRecordBytes);
   for await (const bytes of format.gzip ? expand(raw(), file.size, maxBytes) : raw()) {
-    const records = splitter.push(bytes);
-    if (records.length > 0) yield { ...check(records, options, format.lines), bytesRead };
+    let records: RawRecord[] = [];
+    for (let at = 0; at < bytes.length; at += CUT_BYTES) {
+      records = records.concat(splitter.push(bytes.subarray(at, at + CUT_BYTES)));
+      const isEnough = records.length >= CHUNK_RECORDS || at + CUT_BYTES >= bytes.length;
+      if (!isEnough || records.length === 0) continue;
+      yield { ...check(records, options, format.lines), bytesRead };
+      records = [];
+    }
   }
   const last = splitter.end();
   if (last.length > 0) yield { ...check(last, options, !mayGrow), bytesRead };

@@ -39,7 +39,7 @@ function createCollector(maxBytes: number) {
       size += bytes.length;
     },
     take: (): RawRecord => {
-      const bytes = Buffer.concat(parts);
+      const bytes = parts.length === 1 && parts[0] ? parts[0] : Buffer.concat(parts);
       const record = { index, text: bytes.toString('utf8') };
       const tooLarge = size > maxBytes;
       const found = size;

@@ -9,7 +9,6 @@ import { idOf, storedSummaries, summariesOf } from './recomputation.ts';
 import { event, events, status } from './records.ts';
 
 const MAX_FILE_BYTES = 16 * 1024 ** 2;
-const isRoot = process.getuid?.() === 0;
 
 /** Ids of all event rows of a vehicle. */
 async function eventIds(space: Space, vehicleId: string, day = '2026-11-20'): Promise<unknown[]> {
@@ -164,16 +163,6 @@ describe('a file that cannot be loaded is a dead letter with its reason, and sto
     expect(await space.count('rejected_records')).toBe(0);
     expect(await space.count('files')).toBe(bad.length * 2);
     expect(await space.queue('ingest').getFailedCount()).toBe(0);
-  });
-
-  it.skipIf(isRoot)('a file that may not be read (cannot be shown as root)', async () => {
-    const name = 'vehicles_events_secret.json';
-    await put(records())(name);
-    await execa('chmod', ['000', path(name)]);
-    await eventually(async () => {
-      const letter = (await space.letters()).find((one) => one.name === name);
-      expect(letter?.reason).toBe('may not be read: check its permissions');
-    });
   });
 });
 

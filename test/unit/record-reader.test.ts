@@ -10,6 +10,8 @@ import { idOf } from '../integration/recomputation.ts';
 import { event } from '../integration/records.ts';
 
 const MAX_BYTES = 8 * 1024 ** 2;
+/** However small they are: what is in memory at once is bounded by this. */
+const MAX_CHUNK_RECORDS = 11_000;
 
 let folder = '';
 beforeAll(async () => (folder = await mkdtemp(join(tmpdir(), 'reader-'))));
@@ -39,6 +41,7 @@ async function read(extension: string, content: Buffer | string): Promise<Readin
       mayGrow: false,
     });
     for await (const chunk of chunks) {
+      expect(chunk.taken.length + chunk.rejected.length).toBeLessThan(MAX_CHUNK_RECORDS);
       ids.push(...chunk.taken.map(({ rows }) => rows[0]?.values['event_id']));
       rejected.push(...chunk.rejected.map(({ index, field, reason }) => ({ index, field, reason })));
     }
@@ -205,6 +208,18 @@ describe('of gzip', () => {
         : `not a whole gzip file: the last ${left} bytes are not compressed data`,
     );
   });
+});
+
+it('a million tiny records are counted, some thousands at a time', async () => {
+  for (const [extension, text] of [
+    ['json', `[${'1,'.repeat(999_999)}1]`],
+    ['jsonl', '1\n'.repeat(1_000_000)],
+  ] as const) {
+    const reading = await read(extension, text);
+    if (typeof reading === 'string') throw new Error(reading);
+    expect(reading.rejected).toHaveLength(1_000_000);
+    expect(reading.rejected.at(-1)).toEqual({ index: 999_999, field: '', reason: 'expected an object, not number' });
+  }
 });
 
 describe('a text in another encoding is refused', () => {
