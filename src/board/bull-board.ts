@@ -11,7 +11,10 @@ import type { SnapshotNeeds } from './snapshot.ts';
 const REFUSALS: readonly (readonly [RegExp, string])[] = [
   [/ obliterate$/, 'A queue cannot be taken away from the processes that work on it. Pause it instead.'],
   [/ :jobId\/update-data$/, 'The data of a job names one version of a file, or one run. Add another job instead.'],
-  [/ job-schedulers\/:schedulerId(\/remove)?$/, 'Set AGGREGATION_EVERY_SECONDS, AGGREGATION_CRON, VERIFY_EVERY_SECONDS.'],
+  [
+    / job-schedulers\/:schedulerId(\/remove)?$/,
+    'Set AGGREGATION_EVERY_SECONDS, AGGREGATION_CRON, VERIFY_EVERY_SECONDS.',
+  ],
   [/^aggregation concurrency$/, 'Aggregation runs must not overlap, so there is one at a time.'],
 ];
 

@@ -75,7 +75,8 @@ export async function verify(needs: VerificationNeeds, options: VerificationOpti
     const strays = (await strayFiles?.(stored)) ?? [];
     if (strays.length === 0) return undefined;
     const pending = await pendingHours(store, stored, watermark);
-    const files = strays.filter(({ hour }) => !pending.has(hour)).map(({ file }) => file || 'no file');
+    const lost = strays.filter(({ hour, file }) => !pending.has(hour) && !(file && isThere(needs, file)));
+    const files = lost.map(({ file }) => file || 'no file');
     return files.length === 0
       ? undefined
       : `rows of files that the ledger does not know: ${files.slice(0, 10).join(', ')}`;
@@ -145,12 +146,17 @@ async function* allDays({ store }: VerificationNeeds): AsyncGenerator<Day> {
   }
 }
 
+/** Whether a file of the name is in the folder or in the archive, where an earlier one carries its version. */
+function isThere({ config }: VerificationNeeds, name: string, version = ''): boolean {
+  const places = [name, `archive/${name}`, `archive/${name}.${version}`];
+  return places.some((place) => existsSync(join(config.DATA_DIR, place)));
+}
+
 /** Versions that the ledger says are loaded, of whose name no file is left. */
-async function countGone({ store, config }: VerificationNeeds): Promise<number> {
+async function countGone(needs: VerificationNeeds): Promise<number> {
   let gone = 0;
-  for await (const { name, version, state } of allFiles(store)) {
-    const places = [name, `archive/${name}`, `archive/${name}.${version}`];
-    if (state === 'loaded' && !places.some((place) => existsSync(join(config.DATA_DIR, place)))) gone += 1;
+  for await (const { name, version, state } of allFiles(needs.store)) {
+    if (state === 'loaded' && !isThere(needs, name, version)) gone += 1;
   }
   return gone;
 }
