@@ -3,13 +3,15 @@ import express, { type Request, type RequestHandler, type Response } from 'expre
 import { ipKeyGenerator, rateLimit } from 'express-rate-limit';
 import type { Config } from '../config.ts';
 
+const MAX_BODY_BYTES = 65_536;
+
 /** What every request passes, in this order, before it reaches anything that shows or changes data. */
 export function createGuard(
   config: Pick<Config, 'BOARD_HOST' | 'BOARD_USERNAME' | 'BOARD_PASSWORD'>,
 ): RequestHandler[] {
   const { BOARD_HOST, BOARD_USERNAME, BOARD_PASSWORD: password } = config;
   const reader = password === undefined ? requireHost(BOARD_HOST) : requirePassword(`${BOARD_USERNAME}:${password}`);
-  return [reader, requireOwnJson, express.json({ limit: '64kb' })];
+  return [reader, requireOwnJson, express.json({ limit: MAX_BODY_BYTES })];
 }
 
 /** Answers with one sentence. */
@@ -60,6 +62,7 @@ const requireOwnJson: RequestHandler = (request, response, next) => {
   const isOwn = site === undefined ? isOwnOrigin : site === 'same-origin';
   if (!isOwn && request.method !== 'GET' && request.method !== 'HEAD') {
     say(response, 403, 'Requests that change something must come from the board itself.');
-  } else if (length !== '0' && request.is('application/json') === false) say(response, 415, 'Only JSON is taken.');
+  } else if (Number(length) > MAX_BODY_BYTES) say(response, 413, 'So much is not taken.');
+  else if (length !== '0' && request.is('application/json') === false) say(response, 415, 'Only JSON is taken.');
   else next();
 };

@@ -42,6 +42,7 @@ export function createBoard(needs: SnapshotNeeds & { readonly config: Config }):
     response.type('text/plain; version=0.0.4; charset=utf-8').send(await readMetrics());
   });
   app.use('/board', createBullBoardRouter('/board', needs));
+  app.use((_request, response) => say(response, 404, 'There is nothing here.'));
   // A client learns the kind of an error and nothing more.
   const onError: ErrorRequestHandler = (error, { path }, response, _next) => {
     const { status = 500 }: { readonly status?: number } = error;
