@@ -1,19 +1,28 @@
 import { isLosslessNumber } from 'lossless-json';
 import { z } from 'zod';
-import { canonicalJson, contentId, type Json, type JsonObject } from './json.ts';
+import {
+  canonicalJson,
+  canonicalMembers,
+  contentId,
+  joinMembers,
+  type CanonicalMembers,
+  type Json,
+  type JsonObject,
+} from './json.ts';
 import { DAY_MS, parseTime, type Moment } from './time.ts';
 
-type Columns = Readonly<Record<string, string | number | bigint | Date | null | undefined>>;
+type Value = string | number | bigint | Date | null | undefined;
 
 /**
- * One row to write. Rows of one table with the same text as `partition` lie in one partition; all of a table name the
- * same columns. With a `timestamp`, the write time in µs, they are the same row, and of equal times the greater `rank`
- * is the newer one.
+ * One row to write; `values` are in the order of `columns`, undefined leaves one unset. Rows of one table with the same
+ * text as `partition` lie in one partition. With a `timestamp`, the write time in µs, they are the same row, and of
+ * equal times the greater `rank` is the newer one.
  */
 export interface Row {
   readonly table: string;
   readonly partition: string;
-  readonly values: Columns;
+  readonly columns: readonly string[];
+  readonly values: readonly Value[];
   readonly timestamp?: bigint;
   readonly rank?: string;
 }
@@ -52,57 +61,107 @@ export interface Dataset {
   read(record: Json, context: RecordContext): TakenRecord | Rejection;
 }
 
-/** What a dataset is made of. `fields` are the texts that it knows beside vehicle and time. */
+/**
+ * A field that becomes a text. `quick` gives the text of a usual value, from its canonical JSON where that helps; whatever
+ * it leaves undefined the schema judges.
+ */
+interface Field {
+  readonly schema: z.ZodType<string>;
+  readonly quick: (value: Json, canonical: string) => string | undefined;
+}
+
+/** What a dataset is made of. `fields` are those that it knows beside vehicle and time. */
 interface DatasetParts extends Omit<Dataset, 'read'> {
   readonly timeField: string;
   readonly idColumn: string;
-  readonly fields: Readonly<Record<string, z.ZodType<string>>>;
-  /** Makes rows; `columns` are what each has: all fields, nanoseconds, identity, unknown fields, lineage. */
-  readonly take: (vehicleId: string, time: Moment, columns: Columns) => TakenRecord;
+  readonly fields: Readonly<Record<string, Field>>;
+  /** Makes what makes rows of a record; `values` are those of `columns`, in their order. */
+  readonly rows: (columns: readonly string[]) => (record: ReadRecord) => TakenRecord;
 }
 
+/** A record that is read: its columns are all fields, nanoseconds, identity, unknown fields and lineage. */
+interface ReadRecord {
+  readonly vehicleId: string;
+  readonly time: Moment;
+  readonly id: string;
+  readonly values: readonly Value[];
+}
+
+/** Cassandra takes no more than 65,535 bytes of key; an identifier that long is a mistake much earlier. */
+const MAX_IDENTIFIER_LENGTH = 256;
+const identifier: Field = {
+  schema: z.string().min(1).max(MAX_IDENTIFIER_LENGTH),
+  quick: (value) =>
+    typeof value === 'string' && value !== '' && value.length <= MAX_IDENTIFIER_LENGTH ? value : undefined,
+};
+
+/** A text. */
+export const text: Field = { schema: z.string(), quick: (value) => (typeof value === 'string' ? value : undefined) };
+
 /** A text, or a number or truth value that stands for one; numbers keep their digits. */
-export const scalarText = z
-  .union([z.string(), z.number(), z.boolean(), z.custom(isLosslessNumber)], 'expected text or a number')
-  .transform(String);
+export const scalarText: Field = {
+  schema: z
+    .union([z.string(), z.number(), z.boolean(), z.custom(isLosslessNumber)], 'expected text or a number')
+    .transform(String),
+  quick: text.quick,
+};
 
 /** A JSON object, kept as its canonical text. */
-export const objectText = z
-  .custom<JsonObject>(isObject, 'expected an object')
-  .transform((value) => canonicalJson(value));
+export const objectText: Field = {
+  schema: z.custom<JsonObject>(isObject, 'expected an object').transform((value) => canonicalJson(value)),
+  quick: (value, canonical) => (isObject(value) ? canonical : undefined),
+};
 
 /** Makes one kind of input file: checks schema and time, and derives identity, unknown fields and lineage. */
-export function createDataset({ name, prefix, timeField, idColumn, fields, take }: DatasetParts): Dataset {
-  // Cassandra takes no more than 65,535 bytes of key; an identifier that long is a mistake much earlier.
-  const shape = { vehicle_id: z.string().min(1).max(256), [timeField]: z.string(), ...fields };
-  const schema = z.object(shape);
+export function createDataset({ name, prefix, timeField, idColumn, fields, rows }: DatasetParts): Dataset {
+  const known: Readonly<Record<string, Field>> = { vehicle_id: identifier, [timeField]: text, ...fields };
+  const names = Object.keys(known);
+  const slots = new Map(Object.entries(known).map(([field, { quick }], index) => [field, { index, quick }]));
+  const schema = z.object(Object.fromEntries(Object.entries(known).map(([field, { schema: one }]) => [field, one])));
+  const columns = [...names, `${timeField}_nanos`, idColumn, 'unknown_fields', 'file_name', 'file_version'];
+  const take = rows(columns);
+
+  /** The texts of the known fields, in their order; undefined when it takes the schema to say what is wrong. */
+  function readQuickly(record: JsonObject, { keys, texts }: CanonicalMembers): Value[] | undefined {
+    const values = Array<Value>(names.length);
+    let found = 0;
+    for (const [index, key] of keys.entries()) {
+      const slot = slots.get(key);
+      if (slot === undefined) continue;
+      const value = slot.quick(record[key] ?? null, texts[index] ?? '');
+      if (value === undefined) return undefined;
+      values[slot.index] = value;
+      found += 1;
+    }
+    return found === names.length ? values : undefined;
+  }
+
+  function readBySchema(record: JsonObject): Value[] | Rejection {
+    const { data, error } = schema.safeParse(record);
+    if (error === undefined) return names.map((field) => data[field]);
+    const { path = [], message = '' } = error.issues[0] ?? {};
+    const field = path.join('.');
+    return { field, reason: field in record ? message : 'missing' };
+  }
+
   return {
     name,
     prefix,
     read: (record, { lineage, sourceTimeZone, now }) => {
       if (!isObject(record)) return { field: '', reason: `expected an object, not ${kindOf(record)}` };
-      const id = contentId(canonicalJson(record));
-      const parsed = schema.safeParse(record);
-      if (!parsed.success) {
-        const { path = [], message = '' } = parsed.error.issues[0] ?? {};
-        const field = path.join('.');
-        return { field, reason: field in record ? message : 'missing' };
-      }
-      const { vehicle_id: vehicleId = '', [timeField]: timeText = '' } = parsed.data;
-      const time = parseTime(timeText, sourceTimeZone);
+      const members = canonicalMembers(record);
+      const values = readQuickly(record, members) ?? readBySchema(record);
+      if (isRejection(values)) return values;
+      const time = parseTime(String(values[1]), sourceTimeZone);
       if (typeof time === 'string') return { field: timeField, reason: time };
       // A wrong clock must not win "latest" for ever.
       if (time.ms > now + DAY_MS) return { field: timeField, reason: 'more than a day in the future' };
-      const unknown = Object.entries(record).filter(([field]) => !Object.hasOwn(shape, field));
-      return take(vehicleId, time, {
-        ...parsed.data,
-        [timeField]: new Date(time.ms),
-        [`${timeField}_nanos`]: time.nanos,
-        [idColumn]: id,
-        unknown_fields: unknown.length === 0 ? undefined : canonicalJson(Object.fromEntries(unknown)),
-        file_name: lineage.name,
-        file_version: lineage.version,
-      });
+      const id = contentId(joinMembers(members));
+      const hasUnknown = members.keys.length > names.length;
+      const unknown = hasUnknown ? joinMembers(members, (key) => !slots.has(key)) : undefined;
+      values[1] = new Date(time.ms);
+      values.push(time.nanos, id, unknown, lineage.name, lineage.version);
+      return take({ vehicleId: String(values[0]), time, id, values });
     },
   };
 }

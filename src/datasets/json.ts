@@ -1,4 +1,4 @@
-import { createHash } from 'node:crypto';
+import { hash } from 'node:crypto';
 import { compareNumber, isLosslessNumber, LosslessNumber, parse as parseLossless } from 'lossless-json';
 
 /** A JSON value as it was sent: a number that a double cannot hold keeps its digits in a LosslessNumber. */
@@ -26,23 +26,48 @@ export function parseJson(text: string): Json {
   return parseLossless(text, null, options) as Json; // typed as unknown; with numberOf it is a Json
 }
 
+/** Whether a JSON text surely holds no number that JSON.parse could change. */
+export function isLossless(text: string): boolean {
+  return !LONG_NUMBER.test(text);
+}
+
+/** The members of an object, sorted by key as canonical JSON has them: each with its canonical text. */
+export interface CanonicalMembers {
+  readonly keys: readonly string[];
+  readonly texts: readonly string[];
+}
+
+/** As `canonicalJson` for each member of an object. */
+export function canonicalMembers(value: JsonObject, depth = 0): CanonicalMembers {
+  const keys = Object.keys(value).sort();
+  return { keys, texts: keys.map((key) => canonicalJson(value[key] ?? null, depth + 1)) };
+}
+
+/** The canonical text of an object with these members, or with those of them that are `wanted`. */
+export function joinMembers({ keys, texts }: CanonicalMembers, wanted?: (key: string) => boolean): string {
+  let joined = '';
+  for (const [index, key] of keys.entries())
+    if (wanted?.(key) !== false) joined += `${joined === '' ? '' : ','}${canonicalJson(key)}:${texts[index]}`;
+  return `{${joined}}`;
+}
+
 /**
  * The one text of a JSON value: keys sorted by UTF-16 code unit, no white space, as RFC 8785 has it, except that a
  * number beyond a double keeps its digits. @throws RangeError for a lone surrogate or nesting deeper than MAX_DEPTH
  */
 export function canonicalJson(value: Json, depth = 0): string {
   if (depth > MAX_DEPTH) throw new RangeError(`nested deeper than ${MAX_DEPTH} levels`);
-  if (typeof value === 'string' && !value.isWellFormed()) {
+  if (typeof value === 'string') {
+    if (value.isWellFormed()) return JSON.stringify(value);
     throw new RangeError('a lone surrogate, which is not a character');
   }
   if (value === null || typeof value !== 'object') return JSON.stringify(value);
   if (isLosslessNumber(value)) return value.value;
-  if (Array.isArray(value)) return `[${value.map((item) => canonicalJson(item, depth + 1)).join(',')}]`;
-  const keys = Object.keys(value).sort();
-  return `{${keys.map((key) => `${canonicalJson(key)}:${canonicalJson(value[key] ?? null, depth + 1)}`).join(',')}}`;
+  if (!Array.isArray(value)) return joinMembers(canonicalMembers(value, depth));
+  return `[${value.map((item) => canonicalJson(item, depth + 1)).join(',')}]`;
 }
 
 /** The identity of a record: the first 128 bits of the SHA-256 of its canonical JSON, as 32 hexadecimal digits. */
 export function contentId(canonical: string): string {
-  return createHash('sha256').update(canonical).digest('hex').slice(0, 32);
+  return hash('sha256', canonical, 'hex').slice(0, 32);
 }

@@ -7,7 +7,7 @@ export interface Moment {
 export const HOUR_MS = 3_600_000;
 export const DAY_MS = 86_400_000;
 
-const ISO_8601 = /^(\d{4}-\d\d-\d\d)[T ](\d\d:\d\d)(?::(\d\d)(?:[.,](\d{1,9}))?)?(Z|z|[+-]\d\d(?::?\d\d)?)?$/;
+const ISO_8601 = /^(\d{4}-\d\d-\d\d)[T ](\d\d):(\d\d)(?::(\d\d)(?:[.,](\d{1,9}))?)?(Z|z|[+-]\d\d(?::?\d\d)?)?$/;
 /** An offset can move a time out of the years that four digits name. */
 const FIRST_MS = Date.parse('0000-01-01');
 const LAST_MS = Date.parse('9999-12-31T23:59:59.999Z');
@@ -47,13 +47,13 @@ function writtenOffset(zone: string): number | undefined {
 export function parseTime(text: string, sourceTimeZone: string): Moment | string {
   const match = ISO_8601.exec(text);
   if (match === null) return 'not an ISO 8601 date and time';
-  const [, day = '', minute = '', second = '00', decimals = '', zone] = match;
-  const midnight = Date.parse(day);
-  if (Number.isNaN(midnight) || dayOf(midnight) !== day) return 'no such day in the calendar';
+  const [, day = '', hour, minute, second = '00', decimals = '', zone] = match;
+  const midnight = midnightOf(day);
+  if (Number.isNaN(midnight)) return 'no such day in the calendar';
+  const [hours, minutes, seconds] = [Number(hour), Number(minute), Number(second)];
+  if (hours > 23 || minutes > 59 || seconds > 59) return 'no such time of day';
   const digits = decimals.padEnd(9, '0');
-  const wallMs = Date.parse(`${day}T${minute}:${second}.${digits.slice(0, 3)}Z`);
-  // 24:00 is read as the next day, and 23:60 as NaN.
-  if (!(wallMs < midnight + DAY_MS)) return 'no such time of day';
+  const wallMs = midnight + hours * HOUR_MS + minutes * 60_000 + seconds * 1_000 + Number(digits.slice(0, 3));
   const offset = zone === undefined ? wallClockOffset(sourceTimeZone, wallMs) : writtenOffset(zone);
   if (offset === undefined) return 'no such offset from UTC';
   const ms = wallMs - offset;
@@ -61,8 +61,30 @@ export function parseTime(text: string, sourceTimeZone: string): Moment | string
   return { ms, nanos: Number(digits.slice(3)) };
 }
 
+/** Days that are remembered, as records mostly are of the same few. */
+const REMEMBERED_DAYS = 10_000;
+const midnights = new Map<string, number>();
+const days = new Map<number, string>();
+
+function remember<Key, Value>(known: Map<Key, Value>, key: Key, value: Value): Value {
+  if (known.size >= REMEMBERED_DAYS) known.clear();
+  known.set(key, value);
+  return value;
+}
+
+/** The start of a `YYYY-MM-DD` in UTC, in ms since the epoch; NaN for a day that no calendar has. */
+function midnightOf(day: string): number {
+  const known = midnights.get(day);
+  if (known !== undefined) return known;
+  const midnight = Date.parse(day);
+  return remember(midnights, day, !Number.isNaN(midnight) && dayOf(midnight) === day ? midnight : NaN);
+}
+
 /** The UTC day of a time in ms since the epoch, as `YYYY-MM-DD`. */
-export const dayOf = (ms: number) => new Date(ms).toISOString().slice(0, 10);
+export function dayOf(ms: number): string {
+  const number = Math.floor(ms / DAY_MS);
+  return days.get(number) ?? remember(days, number, new Date(number * DAY_MS).toISOString().slice(0, 10));
+}
 /** The UTC month, as `YYYY-MM`. */
 export const monthOf = (ms: number) => dayOf(ms).slice(0, 7);
 /** The start of the UTC hour, in ms since the epoch. */

@@ -1,5 +1,4 @@
-import { z } from 'zod';
-import { createDataset, objectText, scalarText } from './dataset.ts';
+import { createDataset, objectText, scalarText, text } from './dataset.ts';
 import { dayOf, hourOf } from './time.ts';
 
 /** What vehicles did: `vehicles_events_*.json`, one row an event, folded into hourly and daily summaries. */
@@ -8,12 +7,15 @@ export const vehicleEvents = createDataset({
   prefix: 'vehicles_events_',
   timeField: 'event_time',
   idColumn: 'event_id',
-  fields: { event_source: z.string(), event_type: z.string(), event_value: scalarText, event_extra_data: objectText },
-  take: (vehicleId, time, columns) => {
-    const day = dayOf(time.ms);
-    return {
-      rows: [{ table: 'vehicle_events', partition: `${day} ${vehicleId}`, values: { day, ...columns } }],
-      touched: { vehicleId, hour: hourOf(time.ms) },
+  fields: { event_source: text, event_type: text, event_value: scalarText, event_extra_data: objectText },
+  rows: (own) => {
+    const columns = ['day', ...own];
+    return ({ vehicleId, time, values }) => {
+      const day = dayOf(time.ms);
+      return {
+        rows: [{ table: 'vehicle_events', partition: `${day} ${vehicleId}`, columns, values: [day, ...values] }],
+        touched: { vehicleId, hour: hourOf(time.ms) },
+      };
     };
   },
 });

@@ -1,5 +1,4 @@
-import { z } from 'zod';
-import { createDataset, scalarText } from './dataset.ts';
+import { createDataset, scalarText, text } from './dataset.ts';
 import { monthOf } from './time.ts';
 
 /** How vehicles are: `vehicles_status_*.json`, every report in the history and the newest one of each vehicle. */
@@ -8,18 +7,21 @@ export const vehicleStatus = createDataset({
   prefix: 'vehicles_status_',
   timeField: 'report_time',
   idColumn: 'status_id',
-  fields: { status_source: z.string(), status: scalarText },
-  take: (vehicleId, time, columns) => {
-    const month = monthOf(time.ms);
-    // Emptied, not unset: else an older report's unknown fields would shine through a newer one without any.
-    const newest = { ...columns, unknown_fields: columns['unknown_fields'] ?? null };
-    const timestamp = BigInt(time.ms) * 1000n + BigInt(Math.floor(time.nanos / 1000));
-    const rank = `${String(time.nanos).padStart(6, '0')} ${columns['status_id']}`;
-    return {
-      rows: [
-        { table: 'vehicle_status_history', partition: `${month} ${vehicleId}`, values: { month, ...columns } },
-        { table: 'vehicle_status', partition: vehicleId, values: newest, timestamp, rank },
-      ],
+  fields: { status_source: text, status: scalarText },
+  rows: (own) => {
+    const columns = ['month', ...own];
+    return ({ vehicleId, time, id, values }) => {
+      const month = monthOf(time.ms);
+      // Emptied, not unset: else an older report's unknown fields would shine through a newer one without any.
+      const newest = values.map((value) => value ?? null);
+      const timestamp = BigInt(time.ms) * 1000n + BigInt(Math.floor(time.nanos / 1000));
+      const rank = `${String(time.nanos).padStart(6, '0')} ${id}`;
+      return {
+        rows: [
+          { table: 'vehicle_status_history', partition: `${month} ${vehicleId}`, columns, values: [month, ...values] },
+          { table: 'vehicle_status', partition: vehicleId, columns: own, values: newest, timestamp, rank },
+        ],
+      };
     };
   },
 });

@@ -85,7 +85,7 @@ export function createDeadLetters(needs: ProcessorNeeds): DeadLetters {
       finished_at: new Date(store.now()),
       error: reason,
     });
-    await store.insert(row);
+    await store.insertRows([row]);
     await addDeadLetter(deadLetterQueue, { ...file, reason, failedAt, attempts });
     counters.add('files_dead_lettered_total', 1);
     log.warn({ queue: DEAD_LETTER_QUEUE, file: file.name, reason }, 'file is a dead letter');

@@ -1,9 +1,10 @@
+import { isUtf8 } from 'node:buffer';
 import { createHash } from 'node:crypto';
 import { pipeline } from 'node:stream';
 import { createGunzip } from 'node:zlib';
 import type { FileFormat } from '../datasets/catalog.ts';
 import { isRejection, type Dataset, type RecordContext, type TakenRecord } from '../datasets/dataset.ts';
-import { parseJson } from '../datasets/json.ts';
+import { isLossless, parseJson, type Json } from '../datasets/json.ts';
 import type { RejectedRecord } from '../storage/files.ts';
 import { FileProblem, type DataFile } from './data-file.ts';
 import { createArraySplitter, createLineSplitter, type RawRecord } from './record-splitter.ts';
@@ -53,6 +54,15 @@ export async function* readRecords(file: DataFile, options: ReadOptions): AsyncG
       yield bytes;
     }
   };
+  const isSmall = file.size <= Math.min(READ_BYTES, maxRecordBytes);
+  if (isSmall && !format.lines && !format.gzip) {
+    const whole = await readSmall(file);
+    const taken = takeAll(whole, options);
+    if (taken !== undefined) {
+      yield { taken, rejected: [], length: whole.length, bytesRead: whole.length };
+      return createHash('sha256').update(whole).digest('hex');
+    }
+  }
   const splitter = format.lines ? createLineSplitter(maxRecordBytes) : createArraySplitter(maxRecordBytes);
   for await (const bytes of format.gzip ? expand(raw(), file.size, maxBytes) : raw()) {
     let records: RawRecord[] = [];
@@ -67,6 +77,35 @@ export async function* readRecords(file: DataFile, options: ReadOptions): AsyncG
   const last = splitter.end();
   if (last.length > 0) yield { ...check(last, options, !mayGrow), bytesRead };
   return hash.digest('hex');
+}
+
+async function readSmall(file: DataFile): Promise<Buffer> {
+  const parts: Buffer[] = [];
+  for await (const bytes of readBytes(file)) parts.push(bytes);
+  return Buffer.concat(parts);
+}
+
+/**
+ * The records of an array in one go, which takes a fraction of the time. Undefined when there is anything about them
+ * that has to be looked at one by one.
+ */
+function takeAll(bytes: Buffer, { dataset, context }: ReadOptions): TakenRecord[] | undefined {
+  const text = isUtf8(bytes) ? bytes.toString() : '';
+  if (text === '' || !isLossless(text)) return undefined;
+  try {
+    const values: Json = JSON.parse(text);
+    if (!Array.isArray(values) || values.length === 0) return undefined;
+    const taken: TakenRecord[] = [];
+    for (const value of values) {
+      const outcome = dataset.read(value, context);
+      if (isRejection(outcome)) return undefined;
+      taken.push(outcome);
+    }
+    return taken;
+  } catch (error) {
+    if (error instanceof SyntaxError || error instanceof RangeError) return undefined;
+    throw error;
+  }
 }
 
 async function* readBytes({ handle, size }: DataFile): AsyncGenerator<Buffer> {

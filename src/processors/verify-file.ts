@@ -72,7 +72,9 @@ export function createFileCheck(
   }
 
   function rowClaim(row: Row, touched: TouchedHour | undefined, { name }: FileVersion): Claim {
-    const { table, partition, values, timestamp } = row;
+    const { table, partition, timestamp } = row;
+    const values = Object.fromEntries(row.columns.map((column, at) => [column, row.values[at]]));
+    const expected = { table, values };
     const what = `${table} of ${partition}: a record of ${name}`;
     // A column that the record does not have is emptied, too.
     const whole = Object.fromEntries(Object.entries(values).map(([column, value]) => [column, value ?? null]));
@@ -80,10 +82,10 @@ export function createFileCheck(
       return {
         what,
         touched,
-        problem: () => rowProblem(store, row),
+        problem: () => rowProblem(store, expected),
         mend: () => store.insert({ table, values: whole }),
       };
-    const problem = () => statusProblem(store, row);
+    const problem = () => statusProblem(store, expected, timestamp);
     const mend = async () => {
       await store.insert({ table, values: whole, timestamp });
       // Somebody deleted or changed it after the report was made, and that wins over the report's own time. With this

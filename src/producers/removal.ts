@@ -41,22 +41,28 @@ export async function takeOut(dataDir: string, file: IngestJob, isArchived: bool
 async function archive(held: string, wanted: string, version: string): Promise<void> {
   const target = existsSync(wanted) ? `${wanted}.${version}` : wanted;
   await mkdir(dirname(target), { recursive: true });
-  await rename(held, target).catch(async (error: NodeJS.ErrnoException) => {
-    if (error.code !== 'EXDEV') throw error;
+  try {
+    await rename(held, target);
+  } catch (error) {
+    if (codeOf(error) !== 'EXDEV') throw error;
     const copy = `${target}.tmp`;
-    await copyFile(held, copy).catch((problem: unknown) =>
-      rm(copy, { force: true }).then(() => Promise.reject(problem)),
-    );
-    await rename(copy, target);
+    try {
+      await copyFile(held, copy);
+      await rename(copy, target);
+    } finally {
+      await rm(copy, { force: true });
+    }
     await unlink(held);
-  });
+  }
 }
+
+const codeOf = (error: unknown) => (error instanceof Error && 'code' in error ? error.code : undefined);
 
 /** A newer version that lies there by now stays; the provider has replaced this one itself. */
 async function putBack(held: string, path: string): Promise<void> {
   await mkdir(dirname(path), { recursive: true });
-  await link(held, path).catch((error: NodeJS.ErrnoException) => {
-    if (error.code !== 'EEXIST') throw error;
+  await link(held, path).catch((error: unknown) => {
+    if (codeOf(error) !== 'EEXIST') throw error;
   });
   await unlink(held);
 }

@@ -84,7 +84,10 @@ export function createChangeLog(store: Clocked, settleMs: number) {
     touched: readonly TouchedHour[],
     write: () => Promise<unknown>,
   ): Promise<void> => {
-    if (touched.length === 0) return void (await write());
+    if (touched.length === 0) {
+      await write();
+      return;
+    }
     const at = await announce({ file, touched });
     await write();
     // The load may have been given up as dead by others meanwhile, and the summaries be recomputed without its rows.

@@ -3,6 +3,7 @@ import { auth, Client, errors, policies, types, type ClientOptions } from 'cassa
 import pLimit from 'p-limit';
 import type { Logger } from 'pino';
 import { UsageError, type Config } from '../config.ts';
+import type { Row } from '../datasets/dataset.ts';
 
 /** Requests of one process under way at once. A connection refuses more than 2,048; far fewer keep Cassandra busy. */
 const MAX_IN_FLIGHT = 256;
@@ -50,22 +51,16 @@ function clientOptions(config: Config, keyspace: string): ClientOptions {
 
 const contactPoints = (config: Config) => config.CASSANDRA_CONTACT_POINTS ?? ['127.0.0.1'];
 
-/** The last insert statement of each table: its rows mostly name the same columns in the same order. */
-const statements = new Map<string, { readonly columns: readonly string[]; readonly query: string }>();
+/** The statement that inserts rows of these columns, by the list of them, which a table's rows mostly share. */
+const statements = new WeakMap<readonly string[], string>();
 
-function insertQuery({ table, values, timestamp }: Insert): { query: string; params: unknown[] } {
-  const columns = Object.keys(values);
-  const params = Object.values(values);
-  if (timestamp !== undefined) params.push(timestamp);
-  const key = timestamp === undefined ? table : `${table} at`;
-  const known = statements.get(key);
-  if (known?.columns.length === columns.length && columns.every((column, at) => column === known.columns[at]))
-    return { query: known.query, params };
-  const placeholders = columns.map(() => '?').join(', ');
-  const using = timestamp === undefined ? '' : ' USING TIMESTAMP ?';
-  const query = `INSERT INTO ${table} (${columns.join(', ')}) VALUES (${placeholders})${using}`;
-  statements.set(key, { columns, query });
-  return { query, params };
+function insertQuery(table: string, columns: readonly string[], isTimed: boolean): string {
+  const known = statements.get(columns);
+  if (known !== undefined) return known;
+  const using = isTimed ? ' USING TIMESTAMP ?' : '';
+  const query = `INSERT INTO ${table} (${columns.join(', ')}) VALUES (${columns.map(() => '?').join(', ')})${using}`;
+  statements.set(columns, query);
+  return query;
 }
 
 /**
@@ -118,12 +113,18 @@ export async function connectStore(config: Config, log: Logger, keyspace = confi
     run: (query: string, parameters?: readonly unknown[]) => run(query, parameters),
     /** Whether every node holds every row, so that a batch of several partitions stays on one. */
     everyNodeHasAll: () => client.hosts.length <= config.CASSANDRA_REPLICATION_FACTOR,
-    /** Inserts rows together; several are an unlogged batch. */
-    insert: async (...rows: readonly Insert[]): Promise<void> => {
-      const queries = rows.map(insertQuery);
-      const [only, second] = queries;
-      if (only && !second) await run(only.query, only.params);
-      else await limit(() => client.batch(queries, { logged: false, prepare: true }));
+    /** Inserts one row, by its columns. */
+    insert: async ({ table, values, timestamp }: Insert): Promise<void> => {
+      const query = insertQuery(table, Object.keys(values), timestamp !== undefined);
+      await run(query, timestamp === undefined ? Object.values(values) : [...Object.values(values), timestamp]);
+    },
+    /** Inserts rows together, as an unlogged batch. */
+    insertRows: async (rows: readonly Row[]): Promise<void> => {
+      const queries = rows.map(({ table, columns, values, timestamp }) => ({
+        query: insertQuery(table, columns, timestamp !== undefined),
+        params: timestamp === undefined ? values : [...values, timestamp],
+      }));
+      await client.batch(queries, { logged: false, prepare: true });
     },
     /** Runs a lightweight transaction, which is never retried. Resolves to whether it was applied. */
     runIf: async (query: string, parameters: readonly unknown[]): Promise<boolean> =>

@@ -63,7 +63,7 @@ export async function readVersions(store: Store, ...names: readonly string[]): P
 
 /** The ledger's row of a file version; it is the last write of a load. */
 export function ledgerRow(entry: LedgerEntry): Row {
-  return { table: 'files', partition: entry.name, values: { ...entry } };
+  return { table: 'files', partition: entry.name, columns: Object.keys(entry), values: Object.values(entry) };
 }
 
 /** Takes a version out of the ledger, so that it is loaded again. */

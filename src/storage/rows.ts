@@ -17,7 +17,7 @@ export type RowWriter = ReturnType<typeof createRowWriter>;
 
 function estimatedBytes({ values }: Row): number {
   let bytes = ROW_OVERHEAD_BYTES;
-  for (const value of Object.values(values)) if (typeof value === 'string') bytes += Buffer.byteLength(value);
+  for (const value of values) if (typeof value === 'string') bytes += Buffer.byteLength(value);
   return bytes;
 }
 
@@ -31,7 +31,10 @@ function isNewer(row: Row, other: Row): boolean {
  * Makes the writer that all loads of a process share. It sends unlogged batches: of one partition, or of several where
  * every node has all of them, so that no coordinator has to ask others. Rows are sent again without harm.
  */
-export function createRowWriter(store: { insert(...rows: Row[]): Promise<void>; everyNodeHasAll(): boolean }) {
+export function createRowWriter(store: {
+  insertRows(rows: readonly Row[]): Promise<void>;
+  everyNodeHasAll(): boolean;
+}) {
   /** By table and partition, in the order in which they came. */
   const groups = new Map<string, Group>();
   let underWay = 0;
@@ -79,7 +82,7 @@ export function createRowWriter(store: { insert(...rows: Row[]): Promise<void>; 
       const { rows, calls } = takeBatch();
       underWay += 1;
       store
-        .insert(...rows)
+        .insertRows(rows)
         .then(
           () => {
             for (const call of calls) if ((call.left -= 1) === 0) call.resolve();
@@ -98,7 +101,10 @@ export function createRowWriter(store: { insert(...rows: Row[]): Promise<void>; 
   /** Resolves when every row is acknowledged. Writing them again changes nothing. */
   return (rows: readonly Row[]): Promise<void> =>
     new Promise((resolve, reject) => {
-      if (rows.length === 0) return resolve();
+      if (rows.length === 0) {
+        resolve();
+        return;
+      }
       const call = { left: rows.length, resolve, reject };
       for (const row of rows) add(row, call);
       // At the end of the turn, so that what is read in the same one goes together.

@@ -25,7 +25,12 @@ type Expected = Pick<Row, 'table'> & { readonly values: Readonly<Record<string, 
 async function stored(store: Store, { table, values }: Expected): Promise<types.Row | undefined> {
   const key = KEYS[table] ?? [];
   const query = `SELECT * FROM ${table} WHERE ${key.map((column) => `${column} = ?`).join(' AND ')}`;
-  return (await store.run(query, key.map((column) => values[column]))).rows[0];
+  return (
+    await store.run(
+      query,
+      key.map((column) => values[column]),
+    )
+  ).rows[0];
 }
 
 /** The columns that hold another value. A row may name another file that holds the same record, but has to name one. */
@@ -44,20 +49,20 @@ export async function rowProblem(store: Store, row: Expected): Promise<string | 
   return found === undefined ? 'missing' : difference(found, row);
 }
 
-/** What is wrong with a vehicle's newest status, which must not be older than the report that `row` is of. */
-export async function statusProblem(store: Store, row: Row): Promise<string | undefined> {
+/** What is wrong with a vehicle's newest status, which must not be older than the report that `row` is of, written at `timestamp` (µs). */
+export async function statusProblem(store: Store, row: Expected, timestamp: bigint): Promise<string | undefined> {
   const found = await stored(store, row);
   if (found === undefined) return 'missing';
   const time = Number(found['report_time']);
   const micros = (nanos: unknown) => BigInt(time) * 1000n + BigInt(Math.floor(Number(nanos) / 1000));
-  const age = micros(found['report_time_nanos']) - (row.timestamp ?? 0n);
+  const age = micros(found['report_time_nanos']) - timestamp;
   const problem = age === 0n ? difference(found, row) : undefined;
   if (problem === undefined) return age < 0n ? 'older than the newest report' : undefined;
   const query =
     'SELECT report_time_nanos AS nanos FROM vehicle_status_history WHERE vehicle_id = ? AND month = ? AND report_time = ?';
   const reports = (await store.run(query, [found['vehicle_id'], monthOf(time), time])).rows;
   // Of reports within a microsecond, any may have won.
-  return reports.filter((report) => micros(report['nanos']) === row.timestamp).length > 1 ? undefined : problem;
+  return reports.filter((report) => micros(report['nanos']) === timestamp).length > 1 ? undefined : problem;
 }
 
 /** The hours of a day, as starts in ms since the epoch, that change log entries after `after` name: an aggregation is due. */

@@ -73,4 +73,3 @@ it.each([
 ])('%j is nobody’s file', (path) => {
   expect(datasetOf(path)).toBeUndefined();
 });
-

@@ -42,7 +42,7 @@ async function read(extension: string, content: Buffer | string): Promise<Readin
     });
     for await (const chunk of chunks) {
       expect(chunk.taken.length + chunk.rejected.length).toBeLessThan(MAX_CHUNK_RECORDS);
-      ids.push(...chunk.taken.map(({ rows }) => rows[0]?.values['event_id']));
+      ids.push(...chunk.taken.map(({ rows: [row] }) => row?.values[row.columns.indexOf('event_id')]));
       rejected.push(...chunk.rejected.map(({ index, field, reason }) => ({ index, field, reason })));
     }
     return { ids, rejected };

@@ -6,7 +6,8 @@ function rowsOf(count: number, bytes: number): Row[] {
   return Array.from({ length: count }, (_, n) => ({
     table: n % 2 === 0 ? 'one' : 'two',
     partition: `partition ${n % 60}`,
-    values: { key: n, text: 'x'.repeat(bytes) },
+    columns: ['key', 'text'],
+    values: [n, 'x'.repeat(bytes)],
   }));
 }
 
@@ -14,11 +15,11 @@ function rowsOf(count: number, bytes: number): Row[] {
 function openWriter(everyNodeHasAll: boolean) {
   const batches: Row[][] = [];
   const waiting: { resolve: () => void; reject: (error: Error) => void }[] = [];
-  const insert = (...rows: Row[]) => {
-    batches.push(rows);
+  const insertRows = (rows: readonly Row[]) => {
+    batches.push([...rows]);
     return new Promise<void>((resolve, reject) => waiting.push({ resolve, reject }));
   };
-  const write = createRowWriter({ insert, everyNodeHasAll: () => everyNodeHasAll });
+  const write = createRowWriter({ insertRows, everyNodeHasAll: () => everyNodeHasAll });
   const turn = () => new Promise((resolve) => setImmediate(resolve));
   async function acknowledgeAll(): Promise<void> {
     for (await turn(); waiting.length > 0; await turn()) for (const { resolve } of waiting.splice(0)) resolve();
@@ -48,20 +49,25 @@ it.each([10, 1_000, 4_000, 20_000])(
     const { batches, write, acknowledgeAll } = openWriter(true);
     const written = write([
       ...rowsOf(200, bytes),
-      { table: 'one', partition: 'wide', values: { text: '😀'.repeat(bytes) } },
+      { table: 'one', partition: 'wide', columns: ['key', 'text'], values: [0, '😀'.repeat(bytes)] },
     ]);
     await acknowledgeAll();
     await written;
     const bytesOf = (batch: readonly Row[]) =>
-      batch.reduce((sum, { values }) => sum + Buffer.byteLength(`${values['text']}`), 0);
+      batch.reduce((sum, { values }) => sum + Buffer.byteLength(`${values[1]}`), 0);
     for (const batch of batches) expect(batch.length === 1 || bytesOf(batch) < 5 * 1024).toBe(true);
   },
 );
 
 it('rows that come while batches are under way go together with those of their partition', async () => {
   const { batches, write, acknowledgeAll, turn } = openWriter(false);
-  const one = (key: number): Row => ({ table: 'one', partition: 'p', values: { key } });
-  const first = Array.from({ length: 100 }, (_, n): Row => ({ table: 'one', partition: `${n}`, values: { key: n } }));
+  const one = (key: number): Row => ({ table: 'one', partition: 'p', columns: ['key'], values: [key] });
+  const first = Array.from({ length: 100 }, (_, n): Row => ({
+    table: 'one',
+    partition: `${n}`,
+    columns: ['key'],
+    values: [n],
+  }));
   const written = [write(first)];
   await turn();
   const sent = batches.length;
@@ -80,7 +86,8 @@ it('of rows that overwrite one another only the newest is sent, and all who wrot
   const report = (timestamp: bigint, rank: string): Row => ({
     table: 't',
     partition: 'v',
-    values: { rank },
+    columns: ['rank'],
+    values: [rank],
     timestamp,
     rank,
   });
@@ -98,8 +105,8 @@ it('of rows that overwrite one another only the newest is sent, and all who wrot
 
 it('who wrote a row of a batch that failed hears of it, and others do not', async () => {
   const { waiting, write, acknowledgeAll, turn } = openWriter(false);
-  const bad = write([{ table: 't', partition: 'bad', values: { key: 1 } }]);
-  const good = write([{ table: 't', partition: 'good', values: { key: 1 } }]);
+  const bad = write([{ table: 't', partition: 'bad', columns: ['key'], values: [1] }]);
+  const good = write([{ table: 't', partition: 'good', columns: ['key'], values: [1] }]);
   await turn();
   waiting.shift()?.reject(new Error('refused'));
   await expect(bad).rejects.toThrow('refused');
