@@ -163,6 +163,8 @@ function connectProblem(error: unknown, config: Config, keyspace: string): strin
   const where = `Cassandra at ${contactPoints(config).join(', ')} port ${config.CASSANDRA_PORT}`;
   const inner: unknown = error instanceof errors.NoHostAvailableError ? Object.values(error.innerErrors)[0] : error;
   const reason = inner instanceof Error ? inner.message : String(inner);
+  const trust = 'set CASSANDRA_TLS_CA_FILE to what signed its certificate, which has to name the address.';
+  if (/certificate|self-signed|altnames/.test(reason)) return `${where} is not trusted (${reason}): ${trust}`;
   const login = 'check CASSANDRA_USERNAME and CASSANDRA_PASSWORD.';
   if (/credentials|auth/i.test(reason)) return `${where} refuses the login: ${login}`;
   const missing = `has no keyspace ${keyspace}: run \`npx pipeline migrate\`.`;

@@ -1,6 +1,8 @@
 // Loaded by Node before the program (NODE_OPTIONS=--import), in the processes of the torture suite only: the program does
 // not know of it. What it does is told by files of the folder TORTURE_CONTROL:
-//   armed.json          {"step", "when", "nth"}: the process that comes there for the nth time ends itself, as in a crash
+//   armed.json          {"step", "when", "nth", "signal"}: the process that comes there for the nth time sends itself the
+//                       signal: SIGKILL, as in a crash, or SIGSTOP, to be woken up later
+//   fired.json          written here: which process that was, and the file that the step was about
 //   clock-<role>        ms that the wall clock of that role is ahead
 //   steps.txt           written here: the name of every step that a process has taken
 // A data file whose name contains poison<N> ends the first N processes that open it.
@@ -25,25 +27,28 @@ const seen = new Set();
 let counted = { text: '', left: 0 };
 
 /** Ends this process when it has come to what is armed; of several processes only the one that takes the file. */
-function reach(name, when) {
+function reach(name, when, about) {
   const step = `${role.replace(/-.*/, '')} ${name}`;
   if (!seen.has(step)) {
     seen.add(step);
     appendFileSync(join(folder, 'steps.txt'), `${step}\n`);
   }
   if (!existsSync(armed)) return;
+  let signal;
   try {
     const text = readFileSync(armed, 'utf8');
     const wanted = JSON.parse(text);
+    signal = wanted.signal;
     if (wanted.step !== step || wanted.when !== when) return;
     if (counted.text !== text) counted = { text, left: wanted.nth };
     counted.left -= 1;
     if (counted.left > 0) return;
-    renameSync(armed, join(folder, `fired-${process.pid}.json`));
+    renameSync(armed, join(folder, `taken-by-${process.pid}`));
   } catch {
     return; // Another process was there first.
   }
-  process.kill(process.pid, 'SIGKILL');
+  writeFileSync(join(folder, 'fired.json'), JSON.stringify({ role, about: typeof about === 'string' ? about : '' }));
+  process.kill(process.pid, signal);
 }
 
 /** Makes a method a step; `nameOf` gets its arguments and says which, or nothing. */
@@ -54,9 +59,9 @@ function watchStep(owner, method, nameOf) {
   owner[method] = async function (...args) {
     const step = nameOf.call(this, ...args);
     if (step === undefined) return original.apply(this, args);
-    reach(step, 'before');
+    reach(step, 'before', args[0]);
     const result = await original.apply(this, args);
-    reach(step, 'after');
+    reach(step, 'after', args[0]);
     return result;
   };
 }

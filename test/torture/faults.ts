@@ -1,12 +1,16 @@
 import { mkdir, writeFile } from 'node:fs/promises';
-import { join } from 'node:path';
+import { join, relative } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { execa } from 'execa';
+import { z } from 'zod';
+import { idOf } from '../integration/recomputation.ts';
 import type { Observer } from './observer.ts';
 import type { Provider } from './provider.ts';
 import type { Trouble } from './proxy.ts';
 import type { Random } from './random.ts';
 import { PROCESSORS, ROLES, type Rig } from './rig.ts';
+
+const firedSchema = z.object({ role: z.string(), about: z.string() });
 
 /** What a fault may use. */
 export interface Scene {
@@ -45,31 +49,50 @@ async function aggregatingProcessor({ rig }: Scene) {
   return undefined;
 }
 
-/** Kills Cassandra, and says what it has forgotten before anybody may write again. */
-async function killCassandra({ rig, observer, tail, random }: Scene): Promise<void> {
-  const keys = async () => {
-    const events = await rig.read('SELECT event_id FROM vehicle_events');
-    const files = await rig.read('SELECT name, version FROM files');
-    return { events, files };
+/** Files that are being loaded when Cassandra is killed. */
+const BURST = 80;
+
+/**
+ * Kills Cassandra in the middle of a burst of files, and says what it had acknowledged and has forgotten, before anybody
+ * may write again. It is what it wrote to its commit log since it last marked there what is whole, some tenths of a second.
+ */
+async function killCassandra({ rig, provider, observer, tail, random }: Scene): Promise<void> {
+  const names = Array.from({ length: BURST }, (_, n) => `vehicles_events_burst${tail.kills}_${n}.json`);
+  await Promise.all(names.map((name) => provider.put(name, provider.eventContent(random, name), 'loaded')));
+  const loaded = async () => {
+    const rows = await rig.read('SELECT name FROM files WHERE name IN ?', [names]);
+    return new Set(rows.map((row) => String(row['name'])));
   };
-  const before = await keys();
+  let acknowledged = await loaded();
+  const until = Date.now() + 5_000;
+  while (acknowledged.size < BURST / 2 && Date.now() < until) acknowledged = await loaded();
   await rig.killCassandra();
   rig.proxies.cassandra.set('cut');
   await sleep(random.int(0, 2_000));
   await rig.startCassandra();
-  let after: typeof before | undefined;
-  while (after === undefined) after = await keys().catch(() => sleep(100).then(() => undefined));
-  const missing = (had: object[], has: object[]) => {
-    const there = new Set(has.map((row) => JSON.stringify(row)));
-    return had.filter((row) => !there.has(JSON.stringify(row))).length;
-  };
-  const lost = { files: missing(before.files, after.files), events: missing(before.events, after.events) };
+  let there: typeof acknowledged | undefined;
+  while (there === undefined) there = await loaded().catch(() => sleep(100, undefined));
+  const rows = await rig.read('SELECT event_id FROM vehicle_events');
+  const ids = new Set(rows.map((row) => row['event_id']));
+  // The rows of a file were acknowledged before its row in the ledger was.
+  const files = [...provider.files.values()].filter(({ name }) => acknowledged.has(name));
+  const events = files.flatMap((file) => file.events).filter((event) => !ids.has(idOf(event)));
+  const forgotten = files.filter(({ name }) => !there.has(name));
   tail.kills += 1;
-  tail.ledgerRows += lost.files;
-  tail.eventRows += lost.events;
-  rig.note(`cassandra lost ${lost.files} acknowledged ledger rows and ${lost.events} acknowledged events`);
+  tail.ledgerRows += forgotten.length;
+  tail.eventRows += events.length;
+  rig.note(`cassandra forgot ${forgotten.length} of ${files.length} ledger rows and ${events.length} events`);
   observer.cassandraLostItsTail();
   rig.proxies.cassandra.set('none');
+}
+
+/** Each table goes to disk by itself: a ledger row may be safe there while the rows of its file are not yet. */
+async function killCassandraAfterFlushOfLedger(scene: Scene): Promise<void> {
+  const flushEvery = (ms: number) => scene.rig.read(`ALTER TABLE files WITH memtable_flush_period_in_ms = ${ms}`);
+  await flushEvery(200);
+  await sleep(3_000);
+  await killCassandra(scene);
+  await flushEvery(0);
 }
 
 async function killRedis({ rig, random }: Scene): Promise<void> {
@@ -98,7 +121,7 @@ async function fillArchive({ rig }: Scene): Promise<boolean> {
   if (failed) return false;
   try {
     await writeFile(join(archive, '.full'), '');
-    await sleep(6_000);
+    await sleep(8_000);
   } finally {
     await execa('umount', ['-l', archive]);
   }
@@ -152,26 +175,49 @@ export const faults: readonly Fault[] = [
     await rig.redis.config('SET', 'maxmemory', '0');
   }),
   fault('cassandra', 'cassandra killed', killCassandra),
+  fault('cassandra', 'cassandra killed after a flush of the ledger', killCassandraAfterFlushOfLedger),
   fault('all', 'everything killed', async (scene) => {
     const roles = Promise.all(ROLES.map((name) => scene.rig.roles[name].restart('SIGKILL')));
     await Promise.all([roles, killRedis(scene), killCassandra(scene)]);
   }),
   fault('folder', 'archive full', fillArchive),
+  fault('roles', 'file rewritten while it is moved', rewriteWhileMoved),
   ...troubles,
 ];
 
+/** Resolves, when a process has come to the step and has sent itself the signal, to its role and the file concerned. */
+async function signalAtStep({ rig }: Scene, step: string, when: 'before' | 'after', signal: NodeJS.Signals, nth = 1) {
+  await rig.tell('fired.json');
+  await rig.tell('armed.json', JSON.stringify({ step, when, nth, signal }));
+  const until = Date.now() + 8_000;
+  while (Date.now() < until) {
+    const fired = await rig.told('fired.json');
+    if (fired.endsWith('}')) return firedSchema.parse(JSON.parse(fired));
+    await sleep(50);
+  }
+  await rig.tell('armed.json');
+  return undefined;
+}
+
+/** The watcher stops just before it moves a loaded file away; the provider puts another version in its place. */
+async function rewriteWhileMoved(scene: Scene): Promise<boolean> {
+  const { rig, provider, random } = scene;
+  const fired = await signalAtStep(scene, 'watch folder rename', 'before', 'SIGSTOP');
+  if (fired === undefined) return false;
+  const name = relative(rig.data, fired.about);
+  if (!name.includes('poison') && name.includes('events'))
+    await provider.replace(name, provider.eventContent(random, name));
+  rig.note(`${name} is rewritten while it is moved`);
+  rig.roles.watch.signal('SIGCONT');
+  return true;
+}
+
 /** A process ends itself just before, or just after, a step; `step` begins with the role. */
 export function killAtStep(step: string, when: 'before' | 'after'): Fault {
-  return fault('roles', `killed ${when}: ${step}`, async ({ rig, random }) => {
-    const starts = () => ROLES.reduce((sum, name) => sum + rig.roles[name].starts, 0);
+  return fault('roles', `killed ${when}: ${step}`, async (scene) => {
+    const starts = () => ROLES.reduce((sum, name) => sum + scene.rig.roles[name].starts, 0);
     const before = starts();
-    await rig.tell('armed.json', JSON.stringify({ step, when, nth: random.int(1, 3) }));
-    const until = Date.now() + 8_000;
-    while ((await rig.told('armed.json')) !== '' && Date.now() < until) await sleep(50);
-    if ((await rig.told('armed.json')) !== '') {
-      await rig.tell('armed.json');
-      return false;
-    }
+    if ((await signalAtStep(scene, step, when, 'SIGKILL', scene.random.int(1, 3))) === undefined) return false;
     while (starts() === before) await sleep(20);
     return true;
   });

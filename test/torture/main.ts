@@ -249,6 +249,9 @@ function wholeNumber(text: string): number {
   throw new InvalidArgumentError('Expected a whole number.');
 }
 
+// So that the stores are ended, too.
+for (const signal of ['SIGINT', 'SIGTERM', 'SIGHUP'] as const) process.once(signal, () => process.exit(1));
+
 await new Command('test:torture')
   .description('Breaks the pipeline and its stores in every way it knows while files arrive, and checks every promise.')
   .option('--seed <n>', 'repeats the decisions of a run', wholeNumber, Math.floor(Math.random() * 1_000_000))

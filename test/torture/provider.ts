@@ -226,6 +226,11 @@ export function createProvider(folder: string) {
     files,
     put,
     eventContent,
+    /** Puts another version over a file that was there, loaded or not. */
+    replace: async (name: string, content: Content) => {
+      for (const [key, file] of files) if (file.name === name) files.set(key, { ...file, expected: 'replaced' });
+      await put(name, content, 'loaded');
+    },
     /** Writes a file every 30 to 160 ms until it is told to stop, and ends what it has begun. */
     write: async (inRound: number, random: Random, until: AbortSignal): Promise<void> => {
       round = inRound;

@@ -1,3 +1,4 @@
+import { EventEmitter } from 'node:events';
 import { createWriteStream } from 'node:fs';
 import { appendFile, mkdir, readFile, rm, writeFile } from 'node:fs/promises';
 import { join, resolve } from 'node:path';
@@ -21,7 +22,7 @@ const RESTART_AFTER_MS = 300;
 /** What the pipeline under test is told, beside where everything is: small times, so that rounds are short. */
 const SETTINGS = {
   AFTER_LOAD: 'archive',
-  DURABLE_SECONDS: '3',
+  DURABLE_SECONDS: '5',
   RECONCILE_SECONDS: '1',
   SETTLE_SECONDS: '2',
   AGGREGATION_EVERY_SECONDS: '1',
@@ -99,6 +100,9 @@ function superviseRole(name: RoleName, cwd: string, env: Readonly<Record<string,
   };
 }
 
+// Each request that waits for a store that is away listens for its return.
+EventEmitter.defaultMaxListeners = 1_000;
+
 /** Starts everything in `folder`: real stores on free ports, with what they would have in production on disk. */
 export async function startRig(folder: string) {
   const control = join(folder, 'control');
@@ -114,7 +118,7 @@ export async function startRig(folder: string) {
       directory: join(folder, 'cassandra'),
       port: cassandraPort,
       heapMb: 512,
-      settings: { auto_snapshot: false, commitlog_sync: 'periodic', commitlog_sync_period: '1s' },
+      settings: { auto_snapshot: false, commitlog_sync: 'periodic', commitlog_sync_period: '2s' },
     });
   let redisServer = await startOwnRedis();
   let cassandraServer = await startOwnCassandra();
