@@ -179,7 +179,9 @@ export async function doctor({ config, log }: Runtime, options: { json: boolean 
   const silent = log.child({}, { level: 'silent' });
   const looks = Object.entries(CHECKS).map(async ([check, look]) =>
     look(config, silent).catch((error: unknown) => [
-      line(check, error instanceof Error ? error.message : String(error), { wrong: 'The rest of it could not be looked at.' }),
+      line(check, error instanceof Error ? error.message : String(error), {
+        wrong: 'The rest of it could not be looked at.',
+      }),
     ]),
   );
   const lines = (await Promise.all(looks)).flat();

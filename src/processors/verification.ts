@@ -1,12 +1,13 @@
 import { existsSync } from 'node:fs';
 import { join } from 'node:path';
 import { Worker, type Job } from 'bullmq';
-import { dayOf, HOUR_MS } from '../datasets/time.ts';
+import { dayOf } from '../datasets/time.ts';
 import { VERIFICATION_QUEUE, type VerificationReport } from '../queues/verification.ts';
 import { claimEpoch, readAggregationState } from '../storage/aggregation-state.ts';
-import { SHARDS, type TouchedHour } from '../storage/change-log.ts';
-import { recomputeDay, storedDays, wrongSummaries, type StoredDay, type WrongSummary } from '../storage/summaries.ts';
-import { allFiles, createStrayFinder, pendingHours } from '../storage/verification.ts';
+import { pendingHours, SHARDS, type TouchedHour } from '../storage/change-log.ts';
+import type { Store } from '../storage/client.ts';
+import { recomputeDay, storedDays, wrongSummaries, type Doubt, type StoredDay } from '../storage/summaries.ts';
+import { allFiles, strayFiles } from '../storage/verification.ts';
 import { logFailures, workerOptions, type ProcessorNeeds } from './processor.ts';
 import { createFileCheck, type Claim, type Judge, type StoredFile, type VerificationNeeds } from './verify-file.ts';
 
@@ -55,48 +56,33 @@ export async function verify(needs: VerificationNeeds, options: VerificationOpti
     await Promise.all(batch.filter(() => Math.random() < share).map(checkFile));
     for (const _file of batch) options.onFile?.(report);
   }
-  const strayFiles = isWhole ? createStrayFinder(store) : undefined;
 
-  /** What is wrong and not only about to be changed by the next aggregation. */
-  async function dueProblem({ stored, hours }: Day): Promise<string | undefined> {
-    // In this order: a row that is read has been announced by an entry that is read after it, or is aggregated.
+  /** What `find` finds of a day and the next aggregation is not about to change. */
+  async function dueProblem(stored: StoredDay, find: () => Promise<readonly Doubt[]>): Promise<string | undefined> {
+    // In this order: a row that is found has been aggregated before, or announced in an entry that is read after it.
     const { watermark } = await readAggregationState(store);
-    const wrong = await wrongSummaries(store, stored, hours);
-    if (wrong.length === 0) return undefined;
-    const pending = await pendingHours(store, stored, watermark);
-    const isDue = ({ hour }: WrongSummary) =>
-      hour === undefined ? pending.size === 0 : !pending.has(Date.parse(stored.day) + hour * HOUR_MS);
-    const due = wrong.filter(isDue).map(({ table, hour }) => (hour === undefined ? table : `${table} of hour ${hour}`));
-    if (due.length === 0) report.notDue += 1;
-    return due.length === 0 ? undefined : `not what the rows give: ${due.join(', ')}`;
+    const doubts = await find();
+    if (doubts.length === 0) return undefined;
+    const pending = await pendingHours(store, stored.vehicleId, watermark);
+    const isPending = [...pending].some((hour) => dayOf(hour) === stored.day);
+    const due = doubts.filter(({ hour }) => (hour === undefined ? !isPending : !pending.has(hour)));
+    report.notDue += due.length === 0 ? 1 : 0;
+    return due.length === 0 ? undefined : due.map(({ what }) => what).join(', ');
   }
-  async function strayProblem(stored: StoredDay): Promise<string | undefined> {
-    const { watermark } = await readAggregationState(store);
-    const strays = (await strayFiles?.(stored)) ?? [];
-    if (strays.length === 0) return undefined;
-    const pending = await pendingHours(store, stored, watermark);
-    const lost = strays.filter(({ hour, file }) => !pending.has(hour) && !(file && isThere(needs, file)));
-    const files = lost.map(({ file }) => file || 'no file');
-    return files.length === 0
-      ? undefined
-      : `rows of files that the ledger does not know: ${files.slice(0, 10).join(', ')}`;
-  }
-
-  const days = isWhole ? allDays(needs) : sample.days();
-  for await (const batch of inBatches(days, goesOn)) {
+  for await (const days of inBatches(isWhole ? allDays(store) : sample.days(), goesOn)) {
     let claimed: ReturnType<typeof claimEpoch> | undefined;
-    const mend = async ({ stored, hours }: Day) => {
-      const { epoch } = await (claimed ??= claimEpoch(store));
-      await recomputeDay(store, stored, hours, epoch);
-    };
-    await judge(
-      batch.flatMap((day): Claim[] => {
-        const what = `${day.stored.day} of vehicle ${day.stored.vehicleId}`;
-        const stray = { what, problem: () => strayProblem(day.stored), mend: () => Promise.resolve() };
-        return [{ what, problem: () => dueProblem(day), mend: () => mend(day) }, stray];
-      }),
-    );
-    report.days += batch.length;
+    const claims = days.map(({ stored, hours }): Claim => ({
+      what: `${stored.day} of vehicle ${stored.vehicleId}: not what its rows give`,
+      problem: () => dueProblem(stored, () => wrongSummaries(store, stored, hours)),
+      mend: async () => recomputeDay(store, stored, hours, (await (claimed ??= claimEpoch(store))).epoch),
+    }));
+    const strays = days.map(({ stored }): Claim => {
+      const find = async () => (await strayFiles(store, stored)).filter(({ what }) => !isThere(needs, what));
+      const what = `${stored.day} of vehicle ${stored.vehicleId}: rows of files that the ledger does not know`;
+      return { what, problem: () => dueProblem(stored, find), mend: () => Promise.resolve() };
+    });
+    await judge(isWhole ? [...claims, ...strays] : claims);
+    report.days += days.length;
   }
   if (isWhole && goesOn()) report.gone = await countGone(needs);
   return report;
@@ -135,7 +121,7 @@ function createSample(maxHours: number) {
 }
 
 /** Every day that has rows or summaries, once. */
-async function* allDays({ store }: VerificationNeeds): AsyncGenerator<Day> {
+async function* allDays(store: Store): AsyncGenerator<Day> {
   for (let share = 0; share < TOKEN_SHARES; share += 1) {
     const seen = new Set<string>();
     for await (const stored of storedDays(store, share, TOKEN_SHARES)) {

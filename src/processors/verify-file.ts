@@ -8,7 +8,7 @@ import type { VerificationReport } from '../queues/verification.ts';
 import { createChangeLog, type TouchedHour } from '../storage/change-log.ts';
 import { readVersions, recordRejections, type KnownVersion } from '../storage/files.ts';
 import { rowProblem, statusProblem } from '../storage/verification.ts';
-import { FileProblem, isSameVersion, openDataFile } from './data-file.ts';
+import { FileGone, FileProblem, isSameVersion, openDataFile } from './data-file.ts';
 import type { ProcessorNeeds } from './processor.ts';
 import { readRecords, type Chunk } from './record-reader.ts';
 
@@ -41,21 +41,16 @@ export function createFileCheck(
 ) {
   const { DATA_DIR } = config;
 
-  async function isMissing(file: IngestJob): Promise<boolean> {
-    const known = await readVersions(store, file.name);
-    return !known.some(({ version, state }) => version === versionOf(file) && state !== 'superseded');
-  }
-
   /** A file that is not loaded has to be in the queue, or be too young for that, or find it full. */
   async function checkQueued(file: IngestJob, path: string, changedMs: number): Promise<void> {
     const problem = async () => {
       const job = await ingestQueue.getJobState(ingestJobId(file));
       const isQueued = job !== 'unknown' && job !== 'completed';
-      const isYoung = Date.now() - changedMs < 2_000 * config.RECONCILE_SECONDS + 1_000;
-      if (isQueued || isYoung) return undefined;
+      if (isQueued || Date.now() - changedMs < 2_000 * config.RECONCILE_SECONDS + 1_000) return undefined;
       const unfinished = await ingestQueue.getJobCountByTypes('waiting', 'prioritized', 'delayed', 'active');
-      if (unfinished >= config.MAX_QUEUED_FILES) return undefined;
-      return (await isMissing(file)) ? 'neither loaded nor queued' : undefined;
+      const known = await readVersions(store, file.name);
+      const isKnown = known.some(({ version, state }) => version === versionOf(file) && state !== 'superseded');
+      return isKnown || unfinished >= config.MAX_QUEUED_FILES ? undefined : 'neither loaded nor queued';
     };
     const mend = async () => {
       const target = join(DATA_DIR, file.name);
@@ -78,29 +73,23 @@ export function createFileCheck(
     const what = `${table} of ${partition}: a record of ${name}`;
     // A column that the record does not have is emptied, too.
     const whole = Object.fromEntries(Object.entries(values).map(([column, value]) => [column, value ?? null]));
-    if (timestamp === undefined)
-      return {
-        what,
-        touched,
-        problem: () => rowProblem(store, expected),
-        mend: () => store.insert({ table, values: whole }),
-      };
+    const insert = (at = {}) => store.insert({ table, values: whole, ...at });
+    if (timestamp === undefined) return { what, touched, problem: () => rowProblem(store, expected), mend: insert };
     const problem = () => statusProblem(store, expected, timestamp);
     const mend = async () => {
-      await store.insert({ table, values: whole, timestamp });
+      await insert({ timestamp });
       // Somebody deleted or changed it after the report was made, and that wins over the report's own time. With this
       // one, reports that were made before now and come later do not show until the next verification or report.
-      const now = BigInt(Math.floor(store.now() * 1000));
-      if ((await problem()) !== undefined) await store.insert({ table, values: whole, timestamp: now });
+      if ((await problem()) !== undefined) await insert({ timestamp: BigInt(Math.floor(store.now() * 1000)) });
     };
     return { what, problem, mend };
   }
 
-  /** What is missing or wrong is written in the order of a load, so that aggregations take it up whatever becomes of us. */
   const announced = createChangeLog(store, config.SETTLE_SECONDS * 1000);
-  async function reload(wrong: readonly Claim[]): Promise<void> {
+  /** Writes what is missing or wrong as a load does, so that an aggregation takes it up whatever becomes of us. */
+  function reload(wrong: readonly Claim[]): Promise<void> {
     const touched = wrong.flatMap((claim) => claim.touched ?? []);
-    await announced(undefined, touched, () => Promise.all(wrong.map(({ mend }) => mend())));
+    return announced(undefined, touched, () => Promise.all(wrong.map(({ mend }) => mend())));
   }
 
   async function checkChunk({ taken, rejected }: Chunk, lineage: FileVersion): Promise<void> {
@@ -154,9 +143,8 @@ export function createFileCheck(
         rejected: BigInt(rejected),
       };
       const row = { table: 'files', values };
-      await judge([
-        { what: `files: ${file.name}`, problem: () => rowProblem(store, row), mend: () => store.insert(row) },
-      ]);
+      const what = `files: ${file.name}`;
+      await judge([{ what, problem: () => rowProblem(store, row), mend: () => store.insert(row) }]);
     } finally {
       await opened.handle.close();
     }
@@ -174,6 +162,7 @@ export function createFileCheck(
     else {
       const origin = known.find(({ state, sha256 }) => state === 'loaded' && sha256 === own.sha256);
       await checkContent(file, path, own.state === 'loaded' ? own : (origin ?? own)).catch(async (error: unknown) => {
+        if (error instanceof FileGone) return;
         if (!(error instanceof FileProblem)) throw error;
         const problem = `cannot be read any more: ${error.message}`;
         await judge([{ what: name, problem: () => Promise.resolve(problem), mend: () => Promise.resolve() }]);

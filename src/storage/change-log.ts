@@ -142,3 +142,14 @@ export async function* readChanges(store: Store, shard: number, after: number, u
   yield* keysOf(page);
   await Promise.all(entriesOf(openHours.values(), openLoads).map((entry) => append(store, entry, settleMs)));
 }
+
+/** The hours of a vehicle, as starts in ms since the epoch, that an aggregation is yet to take up after `after`. */
+export async function pendingHours(store: Store, vehicleId: string, after: number): Promise<Set<number>> {
+  const pending = new Set<number>();
+  const query = 'SELECT hours FROM change_log WHERE bucket = ? AND shard = ? AND at > maxTimeuuid(?)';
+  for (let bucket = bucketOf(after); bucket <= store.now(); bucket += BUCKET_MS)
+    for await (const row of store.rows(query, [bucket, shardOf(vehicleId), after]))
+      for (const [hour, vehicles] of row['hours'] as Map<Date, Set<string>>)
+        if (vehicles.has(vehicleId)) pending.add(hour.getTime());
+  return pending;
+}

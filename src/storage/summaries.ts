@@ -112,18 +112,18 @@ export async function recomputeDay(store: Store, stored: StoredDay, hours: Hours
   return folds.size;
 }
 
-/** A summary row that is not what the raw rows give; `hour` of the day, 0 to 23, where it is one of an hour. */
-export interface WrongSummary {
-  readonly table: string;
+/** Something of a day that is not as it should be; `hour`, a start in ms since the epoch, where it is about one. */
+export interface Doubt {
+  readonly what: string;
   readonly hour?: number;
 }
 
-/** Compares stored summaries of a day with a recomputation; `hours` as in `recomputeDay`. Changes nothing. */
-export async function wrongSummaries(store: Store, stored: StoredDay, hours: Hours): Promise<WrongSummary[]> {
+/** The stored summaries of a day that are not what a recomputation gives; `hours` as in `recomputeDay`. */
+export async function wrongSummaries(store: Store, stored: StoredDay, hours: Hours): Promise<Doubt[]> {
   const known = await readHours(store, stored);
   const days = Object.keys(DAY_TABLES).map(async (table) => {
     const query = `SELECT * FROM ${table} WHERE vehicle_id = ? AND day = ?`;
-    return { table, row: (await store.run(query, [stored.vehicleId, stored.day])).rows[0] };
+    return { what: table, row: (await store.run(query, [stored.vehicleId, stored.day])).rows[0] };
   });
   const dayRows = await Promise.all(days);
   const folds = await foldHours(store, stored, hours, known);
@@ -132,15 +132,14 @@ export async function wrongSummaries(store: Store, stored: StoredDay, hours: Hou
     if (summary === undefined || row === undefined) return summary === row;
     return Object.entries(columnsOf(summary)).every(([column, value]) => isDeepStrictEqual(row[column], value));
   };
-  const rowOf = new Map(known.map((row) => [Number(row['hour']), row]));
-  const wrong: WrongSummary[] = [...folds]
-    .map(([from, fold]) => ({ table: 'hourly_summary', hour: hourOfDay(stored, from), fold }))
-    .filter(({ hour, fold }) => !isRight(rowOf.get(hour), fold));
+  const hourRows = new Map(known.map((row) => [Date.parse(stored.day) + row['hour'] * HOUR_MS, row]));
+  const wrong = [...folds]
+    .filter(([hour, fold]) => !isRight(hourRows.get(hour), fold))
+    .map(([hour]) => ({ what: `hourly_summary of hour ${hourOfDay(stored, hour)}`, hour }));
 
-  for (const from of folds.keys()) rowOf.delete(hourOfDay(stored, from));
-  const whole = foldDay([...rowOf.values()]);
+  const whole = foldDay([...hourRows].filter(([hour]) => !folds.has(hour)).map(([, row]) => row));
   for (const summary of [...folds.values()].map((fold) => fold.result())) if (summary) whole.addSummary(summary);
-  return [...wrong, ...dayRows.filter(({ row }) => !isRight(row, whole))];
+  return [...wrong, ...dayRows.filter(({ row }) => !isRight(row, whole)).map(({ what }) => ({ what }))];
 }
 
 /** Every (vehicle, day) of one share of the token ring that has raw events or any summary. May repeat. */

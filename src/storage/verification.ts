@@ -1,15 +1,11 @@
 import { types } from 'cassandra-driver';
 import type { Row } from '../datasets/dataset.ts';
-import { dayOf, hourOf, monthOf } from '../datasets/time.ts';
-import { SHARDS } from './change-log.ts';
+import { hourOf, monthOf } from '../datasets/time.ts';
 import type { Store } from './client.ts';
 import { readVersions } from './files.ts';
-import type { StoredDay } from './summaries.ts';
+import type { Doubt, StoredDay } from './summaries.ts';
 
-const BUCKET_MS = 600_000;
-/** File versions that are remembered as known to the ledger. */
-const REMEMBERED = 100_000;
-/** Those that are looked up in it together. */
+/** Names that are looked up in the ledger together. */
 const AT_ONCE = 1_000;
 /** The primary keys of the tables whose rows are looked up. */
 const KEYS: Readonly<Record<string, readonly string[]>> = {
@@ -23,14 +19,10 @@ const KEYS: Readonly<Record<string, readonly string[]>> = {
 type Expected = Pick<Row, 'table'> & { readonly values: Readonly<Record<string, unknown>> };
 
 async function stored(store: Store, { table, values }: Expected): Promise<types.Row | undefined> {
-  const key = KEYS[table] ?? [];
-  const query = `SELECT * FROM ${table} WHERE ${key.map((column) => `${column} = ?`).join(' AND ')}`;
-  return (
-    await store.run(
-      query,
-      key.map((column) => values[column]),
-    )
-  ).rows[0];
+  const key = KEYS[table]?.map((column) => [`${column} = ?`, values[column]] as const) ?? [];
+  const query = `SELECT * FROM ${table} WHERE ${key.map(([term]) => term).join(' AND ')}`;
+  const parameters = key.map(([, value]) => value);
+  return (await store.run(query, parameters)).rows[0];
 }
 
 /** The columns that hold another value. A row may name another file that holds the same record, but has to name one. */
@@ -65,43 +57,18 @@ export async function statusProblem(store: Store, row: Expected, timestamp: bigi
   return reports.filter((report) => micros(report['nanos']) === timestamp).length > 1 ? undefined : problem;
 }
 
-/** The hours of a day, as starts in ms since the epoch, that change log entries after `after` name: an aggregation is due. */
-export async function pendingHours(store: Store, { vehicleId, day }: StoredDay, after: number): Promise<Set<number>> {
-  const pending = new Set<number>();
-  const shards = Array.from({ length: SHARDS }, (_, shard) => shard);
-  const query = 'SELECT hours FROM change_log WHERE bucket = ? AND shard IN ? AND at > maxTimeuuid(?)';
-  for (let bucket = Math.floor(after / BUCKET_MS) * BUCKET_MS; bucket <= store.now(); bucket += BUCKET_MS) {
-    for await (const row of store.rows(query, [bucket, shards, after])) {
-      const hours: Map<Date, Set<string>> = row['hours'];
-      for (const [hour, vehicles] of hours)
-        if (vehicles.has(vehicleId) && dayOf(hour.getTime()) === day) pending.add(hour.getTime());
-    }
-  }
-  return pending;
-}
-
-/** Makes the function that finds the files of a day's rows that the ledger does not know, with an hour of such a row. */
-export function createStrayFinder(store: Store) {
-  const known = new Set<string>();
-  return async ({ vehicleId, day }: StoredDay): Promise<{ hour: number; file: string }[]> => {
-    const strays: { hour: number; file: string }[] = [];
-    let doubted = new Map<string, { hour: number; file: string }>();
-    async function lookUp(): Promise<void> {
-      const names = new Set([...doubted.values()].map(({ file }) => file).filter(Boolean));
-      if (known.size > REMEMBERED) known.clear();
-      for (const { name, version } of await readVersions(store, ...names)) known.add(`${version} ${name}`);
-      strays.push(...[...doubted].filter(([id]) => !known.has(id)).map(([, stray]) => stray));
-      doubted = new Map();
-    }
-    const query = 'SELECT event_time, file_name, file_version FROM vehicle_events WHERE vehicle_id = ? AND day = ?';
-    for await (const row of store.rows(query, [vehicleId, day])) {
-      const id = `${row['file_version']} ${row['file_name']}`;
-      if (!known.has(id)) doubted.set(id, { hour: hourOf(Number(row['event_time'])), file: row['file_name'] ?? '' });
-      if (doubted.size === AT_ONCE) await lookUp();
-    }
-    await lookUp();
-    return strays;
-  };
+/** Files that rows of a day name and the ledger does not know, each with an hour of such rows. */
+export async function strayFiles(store: Store, { vehicleId, day }: StoredDay): Promise<Required<Doubt>[]> {
+  const hours = new Map<string, number>();
+  const query = 'SELECT event_time, file_name, file_version FROM vehicle_events WHERE vehicle_id = ? AND day = ?';
+  for await (const row of store.rows(query, [vehicleId, day]))
+    hours.set(`${row['file_version']} ${row['file_name'] ?? 'no file'}`, hourOf(Number(row['event_time'])));
+  const nameOf = (id: string) => id.slice(id.indexOf(' ') + 1);
+  const names = [...new Set([...hours.keys()].map(nameOf))];
+  for (let start = 0; start < names.length; start += AT_ONCE)
+    for (const { name, version } of await readVersions(store, ...names.slice(start, start + AT_ONCE)))
+      hours.delete(`${version} ${name}`);
+  return [...hours].map(([id, hour]) => ({ what: nameOf(id), hour }));
 }
 
 /** Name, version and state of every file version that the ledger knows. */
