@@ -8,7 +8,12 @@ export const vehicleEvents = createDataset({
   prefix: 'vehicles_events_',
   timeField: 'event_time',
   idColumn: 'event_id',
-  fields: { event_source: z.string(), event_type: z.string(), event_value: scalarText, event_extra_data: objectText },
+  fields: {
+    event_source: z.string(),
+    event_type: z.string().max(256),
+    event_value: scalarText,
+    event_extra_data: objectText,
+  },
   take: (vehicleId, time, columns) => {
     const day = dayOf(time.ms);
     return {
