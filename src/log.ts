@@ -2,9 +2,16 @@ import { pino, type Logger } from 'pino';
 import pretty from 'pino-pretty';
 import type { Config } from './config.ts';
 
+/** What the drivers attach to their errors may be a command with its arguments, a login for one, also deep inside. */
+function withoutSecrets(error: unknown) {
+  if (!(error instanceof Error)) return String(error);
+  const { type, message, stack, code } = pino.stdSerializers.err(error);
+  return { type, message, stack, ...(code !== undefined && { code: String(code) }) };
+}
+
 /**
  * The process's log: JSON lines, or text for a person at a terminal. It goes to standard error, so that a command's
- * data on standard output stays clean. Secrets that may ride along in an error or a configuration are cut out.
+ * data on standard output stays clean. Secrets that may ride along in an error or a configuration are left out.
  */
 export function createLog(config: Pick<Config, 'LOG_LEVEL' | 'LOG_FORMAT'>, role: string): Logger {
   const format = config.LOG_FORMAT ?? (process.stderr.isTTY ? 'pretty' : 'json');
@@ -22,10 +29,8 @@ export function createLog(config: Pick<Config, 'LOG_LEVEL' | 'LOG_FORMAT'>, role
     {
       level: config.LOG_LEVEL,
       base: { role, pid: process.pid },
-      redact: {
-        paths: ['*.password', '*.url', 'err.command', 'err.options', 'err.info', 'err.query'],
-        censor: '[hidden]',
-      },
+      redact: { paths: ['*.password', '*.url'], censor: '[hidden]' },
+      serializers: { err: withoutSecrets },
     },
     destination,
   );

@@ -88,12 +88,16 @@ interface ReadRecord {
 }
 
 /** Cassandra takes no more than 65,535 bytes of key; an identifier that long is a mistake much earlier. */
-const MAX_IDENTIFIER_LENGTH = 256;
-const identifier: Field = {
-  schema: z.string().min(1).max(MAX_IDENTIFIER_LENGTH),
-  quick: (value) =>
-    typeof value === 'string' && value !== '' && value.length <= MAX_IDENTIFIER_LENGTH ? value : undefined,
-};
+const MAX_SHORT_LENGTH = 256;
+
+/** A text of at least so many characters and 256 at most. */
+export function shortText(minLength: number): Field {
+  const isRight = ({ length }: string) => length >= minLength && length <= MAX_SHORT_LENGTH;
+  return {
+    schema: z.string().min(minLength).max(MAX_SHORT_LENGTH),
+    quick: (value) => (typeof value === 'string' && isRight(value) ? value : undefined),
+  };
+}
 
 /** A text. */
 export const text: Field = { schema: z.string(), quick: (value) => (typeof value === 'string' ? value : undefined) };
@@ -114,7 +118,7 @@ export const objectText: Field = {
 
 /** Makes one kind of input file: checks schema and time, and derives identity, unknown fields and lineage. */
 export function createDataset({ name, prefix, timeField, idColumn, fields, rows }: DatasetParts): Dataset {
-  const known: Readonly<Record<string, Field>> = { vehicle_id: identifier, [timeField]: text, ...fields };
+  const known: Readonly<Record<string, Field>> = { vehicle_id: shortText(1), [timeField]: text, ...fields };
   const names = Object.keys(known);
   const slots = new Map(Object.entries(known).map(([field, { quick }], index) => [field, { index, quick }]));
   const schema = z.object(Object.fromEntries(Object.entries(known).map(([field, { schema: one }]) => [field, one])));

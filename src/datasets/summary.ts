@@ -9,6 +9,13 @@ export interface SummarizedEvent {
   readonly value: string;
 }
 
+/**
+ * Types that a summary counts each: the first ones by UTF-16 code unit, so that those of a day are among those of its
+ * hours. However many there are, all further ones are counted together, as OTHER_TYPES: a summary is one row.
+ */
+const MAX_TYPES = 1_000;
+const OTHER_TYPES = '(other)';
+
 /** The events of a vehicle in an hour or a day, folded; the counts of the types add up to `count`. */
 export interface Summary {
   readonly count: number;
@@ -31,14 +38,29 @@ export function createSummaryFold() {
       count += events;
       typeCounts.set(type, (typeCounts.get(type) ?? 0) + events);
     }
+    if (typeCounts.size > 2 * MAX_TYPES) joinOtherTypes();
     if (first === undefined || compareMoments(earliest, first) < 0) first = earliest;
     if (last === undefined || (compareMoments(last.time, latest.time) || (last.id < latest.id ? -1 : 1)) < 0)
       last = latest;
   }
 
+  function joinOtherTypes(): void {
+    if (typeCounts.size <= MAX_TYPES) return;
+    let others = typeCounts.get(OTHER_TYPES) ?? 0;
+    typeCounts.delete(OTHER_TYPES);
+    for (const type of [...typeCounts.keys()].sort().slice(MAX_TYPES)) {
+      others += typeCounts.get(type) ?? 0;
+      typeCounts.delete(type);
+    }
+    if (others > 0) typeCounts.set(OTHER_TYPES, others);
+  }
+
   return {
     addEvent: (event: SummarizedEvent) => add([[event.type, 1]], event.time, event),
     addSummary: (summary: Summary) => add(summary.typeCounts, summary.first, summary.last),
-    result: (): Summary | undefined => first && last && { count, first, last, typeCounts },
+    result: (): Summary | undefined => {
+      joinOtherTypes();
+      return first && last && { count, first, last, typeCounts };
+    },
   };
 }

@@ -1,4 +1,4 @@
-import { createDataset, objectText, scalarText, text } from './dataset.ts';
+import { createDataset, objectText, scalarText, shortText, text } from './dataset.ts';
 import { dayOf, hourOf } from './time.ts';
 
 /** What vehicles did: `vehicles_events_*.json`, one row an event, folded into hourly and daily summaries. */
@@ -7,7 +7,7 @@ export const vehicleEvents = createDataset({
   prefix: 'vehicles_events_',
   timeField: 'event_time',
   idColumn: 'event_id',
-  fields: { event_source: text, event_type: text, event_value: scalarText, event_extra_data: objectText },
+  fields: { event_source: text, event_type: shortText(0), event_value: scalarText, event_extra_data: objectText },
   rows: (own) => {
     const columns = ['day', ...own];
     return ({ vehicleId, time, values }) => {

@@ -166,7 +166,7 @@ function connectProblem(error: unknown, config: Config, keyspace: string): strin
   const trust = 'set CASSANDRA_TLS_CA_FILE to what signed its certificate, which has to name the address.';
   if (/certificate|self-signed|altnames/.test(reason)) return `${where} is not trusted (${reason}): ${trust}`;
   const login = 'check CASSANDRA_USERNAME and CASSANDRA_PASSWORD.';
-  if (/credentials|auth/i.test(reason)) return `${where} refuses the login: ${login}`;
+  if (/credentials|auth|password/i.test(reason)) return `${where} refuses the login: ${login}`;
   const missing = `has no keyspace ${keyspace}: run \`npx pipeline migrate\`.`;
   if (keyspace && reason.includes(keyspace)) return `${where} ${missing}`;
   const advice = 'Start one with `npx pipeline services`, or set CASSANDRA_CONTACT_POINTS and CASSANDRA_PORT.';

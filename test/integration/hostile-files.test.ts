@@ -12,7 +12,7 @@ import { event, events, type ProviderEvent } from './records.ts';
 const MB = 1024 ** 2;
 const MAX_FILE_BYTES = 120 * MB;
 /** All of it: Node, the program, eight files at once. */
-const MAX_RESIDENT_MB = 400;
+const MAX_RESIDENT_MB = 350;
 
 /** What must become of a file: a dead letter with its reason, or these rows and rejections; or either, accounted for. */
 type Fate =
@@ -134,7 +134,12 @@ const contents: HostileFile[] = [
   ...between('an overlong encoding', () => Buffer.from([0x22, 0xc0, 0xaf, 0x22]), /^not UTF-8 text$/),
   ...between('a key that comes twice', withMore('"event_type":"the last"'), { event_type: 'the last' }),
   one('an escaped NUL', odd({ event_type: 'a\0b' })),
-  one('a type that is larger than a key of Cassandra may be', odd({ event_type: 'x'.repeat(70_000) })),
+  ...between(
+    'a type of 70,000 characters',
+    (record) => JSON.stringify({ ...record, event_type: 'x'.repeat(70_000) }),
+    /^Too big: expected string to have <=256 characters$/,
+  ),
+  one('a type with the longest name', odd({ event_type: '車'.repeat(256) })),
   one('a value of a megabyte', odd({ event_value: 'x'.repeat(MB - 1_000) })),
   one('a vehicle with the longest name', odd({ vehicle_id: '車'.repeat(256) })),
   one('names that mean something to JavaScript', {
@@ -199,6 +204,16 @@ const things: HostileFile[] = [
   named(one('a name that moves the cursor of a terminal', odd()), '\u001b[2J\u202e.json'),
   { ...one('a name of 255 bytes', odd()), name: (stem) => `${stem}${'é'.repeat(115)}.json` },
 ];
+
+/** Together, the types of this hour are larger than any one row of Cassandra may be. */
+const flood = Array.from({ length: 25_000 }, (_, n) =>
+  event({ vehicle_id: 'flood', event_type: String(n).padStart(256, '車') }),
+);
+contents.push({
+  what: 'a flood of types',
+  fate: { rows: flood, rejected: [] },
+  make: write(() => JSON.stringify(flood)),
+});
 
 const files = [...contents, ...things, ...mutants()].map((file, n) => {
   const stem = `vehicles_events_${String(n).padStart(4, '0')}`;
@@ -305,12 +320,17 @@ it('a name that is not UTF-8 is a dead letter that says so', async () => {
 
 it('everything else goes on: every good file among them is loaded, and the summaries are right', async () => {
   const rows = await storedIds();
-  const sent = files.flatMap(({ fate }) => (fate !== 'either' && 'rows' in fate ? fate.rows : []));
+  const sent = files.flatMap(({ fate }) =>
+    fate !== 'either' && 'rows' in fate && fate.rows !== flood ? fate.rows : [],
+  );
   expect(files.flatMap(({ good }) => rows.get(good) ?? []).sort()).toEqual(goodRecords.map(idOf).sort());
   const stored = await storedSummaries(space.read);
   const expected = summariesOf([...goodRecords, ...sent]);
   for (const [key, summary] of Object.entries(expected.daily)) expect(stored.daily[key]).toEqual(summary);
   for (const [key, summary] of Object.entries(expected.hourly)) expect(stored.hourly[key]).toEqual(summary);
+  const flooded = stored.daily['flood 2026-11-20'] ?? {};
+  expect(flooded['event_count']).toBe(flood.length);
+  expect(flooded['event_type_counts']).toMatchObject({ '(other)': flood.length - 1_000 });
 });
 
 it(`the processor is the one that was started, kept every lock, and never held ${MAX_RESIDENT_MB} MB`, async () => {

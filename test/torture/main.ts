@@ -185,15 +185,14 @@ async function torture(options: Options): Promise<void> {
   const rig = await startRig(folder);
   const provider = createProvider(rig.data);
   const observer = startObserver(rig, provider.files);
-  const random = createRandom(options.seed, 'faults');
   const wanted = new RegExp(options.faults);
   let steps: Fault[] = [];
   const run: Run = {
-    ...{ rig, provider, observer, random },
+    ...{ rig, provider, observer, random: createRandom(options.seed, 'round 0') },
     tail: { kills: 0, ledgerRows: 0, eventRows: 0 },
     count: { faults: 0, givenUp: 0, longestQuietMs: 0 },
-    dealFault: createDeck(random, () => faults.filter(({ name }) => wanted.test(name))),
-    dealStep: createDeck(random, () => steps.filter(({ name }) => wanted.test(name))),
+    dealFault: createDeck(createRandom(options.seed, 'faults'), () => faults.filter(({ name }) => wanted.test(name))),
+    dealStep: createDeck(createRandom(options.seed, 'steps'), () => steps.filter(({ name }) => wanted.test(name))),
   };
 
   let round = 0;
@@ -201,7 +200,7 @@ async function torture(options: Options): Promise<void> {
   try {
     for (; round <= options.rounds && Date.now() - startedAt < options.seconds * 1_000; round += 1) {
       const from = Date.now();
-      await playRound(round, run, options);
+      await playRound(round, { ...run, random: createRandom(options.seed, `round ${round}`) }, options);
       if (round === 0) steps = await killsAtSteps(rig);
       console.log(
         `round ${round}: ${run.count.faults} faults, ${provider.files.size} files, ${((Date.now() - from) / 1_000).toFixed(1)} s`,

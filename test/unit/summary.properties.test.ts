@@ -91,3 +91,49 @@ it('a summary is the same in whatever parts the events are folded first, and the
     }),
   );
 });
+
+const MAX_TYPES = 1_000;
+
+/** Counts of so many types, the first of them by name each, the others together. */
+function cappedCounts(types: readonly string[]): Map<string, number> {
+  const counts = new Map<string, number>();
+  const named = [...new Set(types)].filter((one) => one !== '(other)');
+  const kept = new Set(named.length < MAX_TYPES ? types : named.sort().slice(0, MAX_TYPES));
+  for (const one of types) {
+    const key = kept.has(one) ? one : '(other)';
+    counts.set(key, (counts.get(key) ?? 0) + 1);
+  }
+  return counts;
+}
+
+it('a flood of types is counted in one row: the first by name each, all others together, in whatever parts', () => {
+  const flood = fc
+    .record({
+      types: fc.integer({ min: 990, max: 2_600 }),
+      step: fc.constantFrom(1, 7, 613, 1_009),
+      other: fc.boolean(),
+    })
+    .map(({ types, step, other }) => {
+      const names = Array.from({ length: types }, (_, n) => (other && n === 5 ? '(other)' : `${(n * step) % types}`));
+      return [...names, ...names.slice(0, 300)];
+    });
+  fc.assert(
+    fc.property(flood, fc.integer({ min: 1, max: 40 }), (types, parts) => {
+      const all = types.map((one, n) => ({
+        time: { ms: n, nanos: 0 },
+        id: String(n),
+        type: one,
+        source: '',
+        value: '',
+      }));
+      const expected = { ...recomputeEnds(all), count: all.length, typeCounts: cappedCounts(types) };
+      expect(fold(all)).toEqual(expected);
+      expect(fold(groupsOf(all.reverse(), (_, index) => index % parts).map(fold))).toEqual(expected);
+    }),
+    { numRuns: 200 },
+  );
+});
+
+function recomputeEnds(ordered: readonly SummarizedEvent[]) {
+  return { first: ordered[0]?.time, last: ordered.at(-1) };
+}
