@@ -26,7 +26,7 @@ export async function backfill(runtime: Runtime, directory: string, options: { j
   const store = await openStore(runtime);
   const reconciliation = createReconciliation({ ...opened, config, store, log, signal: shutdown.signal });
   let files = 0;
-  for await (const _name of namesBelow(config.DATA_DIR, below)) files += 1;
+  for (const _name of namesBelow(config.DATA_DIR, below)) files += 1;
   const bar = new SingleBar({ format: FORMAT, stream: process.stderr }, Presets.shades_classic);
   bar.start(files, 0, { queued: 0 });
   const done = await reconciliation

@@ -51,14 +51,27 @@ export async function openDataFile(dataDir: string, name: string, maxBytes: numb
   }
 }
 
+const FLAGS = constants.O_RDONLY | constants.O_NOFOLLOW | constants.O_NONBLOCK;
+const codeOf = (error: unknown) => (error instanceof Error && 'code' in error ? String(error.code) : '');
+
+/** The path of a file with all links resolved, also those of the folders above it. */
+async function resolveInside(dataDir: string, name: string): Promise<string> {
+  const path = await realpath(join(dataDir, name));
+  if (`${path}${sep}`.startsWith((await realpath(dataDir)) + sep)) return path;
+  throw new FileProblem('a link that leads out of the data folder');
+}
+
 async function openInside(dataDir: string, name: string): Promise<FileHandle> {
+  const openResolved = async () => open(await resolveInside(dataDir, name), FLAGS);
   try {
-    const path = await realpath(join(dataDir, name));
-    const isInside = `${path}${sep}`.startsWith((await realpath(dataDir)) + sep);
-    if (!isInside) throw new FileProblem('a link that leads out of the data folder');
-    return await open(path, constants.O_RDONLY | constants.O_NOFOLLOW | constants.O_NONBLOCK);
+    if (name.includes('/')) return await openResolved();
+    // Straight in the folder, only a link could lead elsewhere, and that is not followed.
+    return await open(join(dataDir, name), FLAGS).catch((error: unknown) => {
+      if (codeOf(error) === 'ELOOP') return openResolved();
+      throw error;
+    });
   } catch (error) {
-    const code = error instanceof Error && 'code' in error ? String(error.code) : '';
+    const code = codeOf(error);
     if (code in PROBLEMS) throw new FileProblem(PROBLEMS[code], { cause: error });
     if (code !== 'ENOENT') throw error;
     // Node reads bytes that are no UTF-8 as this character, and finds nothing under the name that it makes of them.

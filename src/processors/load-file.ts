@@ -6,9 +6,9 @@ import { FileProblem, type DataFile } from './data-file.ts';
 import { readRecords, type Chunk, type ReadOptions } from './record-reader.ts';
 
 /** Records that are kept between the check of a file and its load; a file with more is read twice. */
-const KEPT_RECORDS = 5_000;
+const KEPT_RECORDS = 2_000;
 /** Characters of records that are kept, likewise. */
-const KEPT_LENGTH = 8 * 1024 ** 2;
+const KEPT_LENGTH = 1024 ** 2;
 
 /** What a file holds, once it was read whole; `chunks` are its records when they are few enough to keep. */
 export interface CheckedFile {

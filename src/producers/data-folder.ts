@@ -1,4 +1,5 @@
-import { lstat, opendir, stat } from 'node:fs/promises';
+import { lstatSync, opendirSync, statSync, type BigIntStats, type Dir } from 'node:fs';
+import { opendir } from 'node:fs/promises';
 import { join, relative, sep } from 'node:path';
 import { datasetOf } from '../datasets/catalog.ts';
 import type { IngestJob } from '../queues/ingest.ts';
@@ -14,23 +15,35 @@ export function isScanned(path: string): boolean {
 
 /**
  * The paths, with forward slashes, of what has the name of some dataset's file in the data folder or `below`, a folder of
- * it; in no order. Folders and links of such names count, too: the processor says what is wrong with them.
+ * it; in no order. Folders and links of such names count, too: the processor says what is wrong with them. Synchronous,
+ * as `versionNow` is, for large folders: a promise for each file would cost ten times what reading it does.
  */
-export async function* namesBelow(dataDir: string, below = ''): AsyncGenerator<string> {
-  const folder = await opendir(join(dataDir, below), { bufferSize: 512 }).catch((error: unknown) => {
-    // A folder below that may not be entered, or is gone by now, hides nothing but itself.
-    if (below === '') throw error;
-  });
-  for await (const entry of folder ?? []) {
-    const path = join(below, entry.name);
-    if (datasetOf(entry.name) !== undefined) yield path.split(sep).join('/');
-    else if (entry.isDirectory() && isScanned(path)) yield* namesBelow(dataDir, path);
+export function* namesBelow(dataDir: string, below = ''): Generator<string> {
+  const folder = openFolder(join(dataDir, below), below === '');
+  try {
+    for (let entry = folder?.readSync(); entry; entry = folder?.readSync()) {
+      const path = join(below, entry.name);
+      if (datasetOf(entry.name) !== undefined) yield path.split(sep).join('/');
+      else if (entry.isDirectory() && isScanned(path)) yield* namesBelow(dataDir, path);
+    }
+  } finally {
+    folder?.closeSync();
+  }
+}
+
+/** A folder that may not be entered, or is gone by now, hides nothing but itself, unless it is `needed`. */
+function openFolder(path: string, needed: boolean): Dir | undefined {
+  try {
+    return opendirSync(path, { bufferSize: 512 });
+  } catch (error) {
+    if (needed) throw error;
+    return undefined;
   }
 }
 
 /** Every file of the data folder and of the archive: the name that the ledger knows it by, and the path where it lies. */
 export async function* allFiles(dataDir: string): AsyncGenerator<{ name: string; path: string }> {
-  for await (const name of namesBelow(dataDir)) yield { name, path: name };
+  for (const name of namesBelow(dataDir)) yield { name, path: name };
   const archive = join(dataDir, ARCHIVE_FOLDER);
   for await (const entry of (await opendir(archive, { recursive: true }).catch(() => undefined)) ?? []) {
     const path = relative(dataDir, join(entry.parentPath, entry.name)).split(sep).join('/');
@@ -43,17 +56,22 @@ export async function* allFiles(dataDir: string): AsyncGenerator<{ name: string;
 /** Stands in a name for bytes that are no UTF-8; under such a name nothing can be found. */
 const REPLACEMENT_CHARACTER = '\uFFFD';
 
-/** The version of a file that lies there now, or undefined when it is gone or hidden. Links are followed where they lead. */
-export async function currentVersion(dataDir: string, name: string): Promise<IngestJob | undefined> {
-  const path = join(dataDir, name);
+/** What `stat` tells; undefined for what is gone, hidden, or a link that leads nowhere or in a circle. */
+function look(stat: typeof statSync | typeof lstatSync, path: string): BigIntStats | undefined {
   try {
-    const { size, mtimeNs } = await stat(path, { bigint: true }).catch(() => lstat(path, { bigint: true }));
-    return { name, size: Number(size), mtimeNs: String(mtimeNs) };
+    return stat(path, { bigint: true, throwIfNoEntry: false });
   } catch (error) {
-    // The processor says what is wrong with it.
-    if (name.includes(REPLACEMENT_CHARACTER)) return { name, size: 0, mtimeNs: '0' };
-    if (error instanceof Error && 'code' in error && /^(ENOENT|ENOTDIR|EACCES|EPERM)$/.test(String(error.code)))
+    if (error instanceof Error && 'code' in error && /^(ENOTDIR|EACCES|EPERM|ELOOP)$/.test(String(error.code)))
       return undefined;
     throw error;
   }
+}
+
+/** The version of a file that lies there now, or undefined when it is gone or hidden. Links are followed where they lead. */
+export function versionNow(dataDir: string, name: string): IngestJob | undefined {
+  const path = join(dataDir, name);
+  const found = look(statSync, path) ?? look(lstatSync, path);
+  if (found !== undefined) return { name, size: Number(found.size), mtimeNs: String(found.mtimeNs) };
+  // The processor says what is wrong with its name.
+  return name.includes(REPLACEMENT_CHARACTER) ? { name, size: 0, mtimeNs: '0' } : undefined;
 }

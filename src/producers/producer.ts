@@ -47,6 +47,7 @@ export async function startProducer(needs: ProducerNeeds) {
   /** @returns how many files were left because they may still be written */
   async function reconcile(): Promise<number> {
     await ensureSchedules(needs);
+    await watcher.refresh();
     const started = performance.now();
     const { young, ...done } = await run();
     const ms = Math.round(performance.now() - started);
@@ -79,7 +80,8 @@ export async function startProducer(needs: ProducerNeeds) {
   const close = async () => {
     closed = true;
     wake.abort();
-    await Promise.all([watcher.close(), queueing, reconciling]);
+    watcher.close();
+    await Promise.all([queueing, reconciling]);
   };
   return { close };
 }

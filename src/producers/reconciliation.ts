@@ -1,11 +1,11 @@
-import { setTimeout as sleep } from 'node:timers/promises';
+import { setImmediate as breathe, setTimeout as sleep } from 'node:timers/promises';
 import type { Logger } from 'pino';
 import type { Config } from '../config.ts';
 import { addDeadLetter, deadLetterId, type DeadLetterQueue } from '../queues/dead-letter.ts';
 import { enqueueFiles, ingestJobId, mtimeMs, versionOf, type IngestJob, type IngestQueue } from '../queues/ingest.ts';
 import type { Store } from '../storage/client.ts';
 import { forgetFile, isLoaded, readVersions, type KnownVersion } from '../storage/files.ts';
-import { currentVersion, namesBelow } from './data-folder.ts';
+import { namesBelow, versionNow } from './data-folder.ts';
 import { takeOut } from './removal.ts';
 
 /** Files that are compared with the ledger, and queued, in one go. */
@@ -13,6 +13,11 @@ const PAGE = 500;
 const FULL_QUEUE_WAIT_MS = 250;
 /** A younger file may still be written; the watcher, or the next comparison, takes it. */
 const STILL_MS = 500;
+
+function isYoung(file: IngestJob): boolean {
+  const ageMs = Date.now() - mtimeMs(file);
+  return ageMs >= 0 && ageMs < STILL_MS;
+}
 
 export interface ReconciliationNeeds {
   readonly config: Config;
@@ -99,14 +104,15 @@ export function createReconciliation({
     }
 
     const page: IngestJob[] = [];
-    for await (const name of namesBelow(DATA_DIR, below)) {
+    for (const name of namesBelow(DATA_DIR, below)) {
       if (signal.aborted) return total;
-      const file = await currentVersion(DATA_DIR, name);
+      if (total.seen % PAGE === 0) await breathe();
+      const file = versionNow(DATA_DIR, name);
       if (file === undefined) continue;
       total.seen += 1;
-      const ageMs = Date.now() - mtimeMs(file);
-      if (before.get(name) === versionOf(file)) settledNow.set(name, versionOf(file));
-      else if (ageMs >= 0 && ageMs < STILL_MS) total.young += 1;
+      const version = versionOf(file);
+      if (before.get(name) === version) settledNow.set(name, version);
+      else if (isYoung(file)) total.young += 1;
       else if (page.push(file) === PAGE) await comparePage(page.splice(0));
     }
     await comparePage(page);

@@ -2,7 +2,7 @@ import { existsSync } from 'node:fs';
 import { copyFile, link, lstat, mkdir, opendir, rename, rm, unlink } from 'node:fs/promises';
 import { dirname, join, relative } from 'node:path';
 import { versionOf, type IngestJob } from '../queues/ingest.ts';
-import { ARCHIVE_FOLDER, currentVersion } from './data-folder.ts';
+import { ARCHIVE_FOLDER, versionNow } from './data-folder.ts';
 
 /** A hidden folder of the data folder for files that are on their way out. */
 const LEAVING_FOLDER = '.leaving';
@@ -22,7 +22,7 @@ export async function takeOut(dataDir: string, file: IngestJob, isArchived: bool
   await mkdir(dirname(held), { recursive: true });
   await rename(path, held);
   // Nobody can change any more which version it is.
-  const there = await currentVersion(join(dataDir, LEAVING_FOLDER), file.name);
+  const there = versionNow(join(dataDir, LEAVING_FOLDER), file.name);
   if (there === undefined || versionOf(there) !== versionOf(file)) {
     await putBack(held, path);
     return false;

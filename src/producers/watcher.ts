@@ -1,11 +1,11 @@
-import { createReadStream } from 'node:fs';
-import { join, relative, sep } from 'node:path';
+import { createReadStream, statSync, watch, type FSWatcher } from 'node:fs';
+import { opendir } from 'node:fs/promises';
+import { join, sep } from 'node:path';
 import { text } from 'node:stream/consumers';
-import { watch } from 'chokidar';
 import type { Logger } from 'pino';
 import { datasetOf } from '../datasets/catalog.ts';
 import { versionOf, type IngestJob } from '../queues/ingest.ts';
-import { currentVersion, isScanned } from './data-folder.ts';
+import { isScanned, versionNow } from './data-folder.ts';
 
 /** A file that is written in place is queued after it has stood still for this long. */
 const STILL_MS = 200;
@@ -13,11 +13,13 @@ const STILL_MS = 200;
 const TAIL_BYTES = 16;
 
 /**
- * Watches the data folder and calls back for each version that arrives and is likely whole. It is only a hint: what it
- * misses (a network file system that sends no events, a burst, a restart) reconciliation finds.
+ * Watches the data folder, one watch a folder, and calls back for each version that arrives and is likely whole. It is
+ * only a hint: what it misses (a network file system that sends no events, a burst, a restart) reconciliation finds.
  */
 export async function watchFolder(dataDir: string, onArrival: (file: IngestJob) => void, log: Logger) {
   const timers = new Map<string, NodeJS.Timeout>();
+  const watches = new Map<string, { readonly inode: number; readonly watcher: FSWatcher }>();
+  let closed = false;
 
   function lookIn(ms: number, name: string, before?: IngestJob): void {
     clearTimeout(timers.get(name));
@@ -28,32 +30,50 @@ export async function watchFolder(dataDir: string, onArrival: (file: IngestJob) 
     timers.set(name, timer);
   }
   async function look(name: string, before: IngestJob | undefined): Promise<void> {
-    const file = await currentVersion(dataDir, name);
+    const file = versionNow(dataDir, name);
     if (file === undefined) return;
     const hasStoodStill = before !== undefined && versionOf(before) === versionOf(file);
     if (hasStoodStill || (await endsAsArray(join(dataDir, name), file.size).catch(() => false))) onArrival(file);
     else lookIn(STILL_MS, name, file);
   }
 
-  const watcher = watch(dataDir, {
-    ignoreInitial: true,
-    followSymlinks: false,
-    ignored: (path, stats) => {
-      const below = relative(dataDir, path);
-      return !isScanned(below) || (stats?.isFile() === true && datasetOf(below) === undefined);
+  /** Watches a folder and those below it; of one that is new, what came before the watch is looked at, too. */
+  async function watchBelow(folder: string, isNew: boolean): Promise<void> {
+    const path = join(dataDir, folder);
+    const found = statSync(path, { throwIfNoEntry: false });
+    const known = watches.get(folder);
+    if (closed || found?.isDirectory() !== true || found.ino === known?.inode) return;
+    known?.watcher.close();
+    const watcher = watch(path, (_event, name) => {
+      if (name !== null) onChange(join(folder, name));
+    });
+    watcher.on('error', (error) => log.warn({ folder, err: error }, 'watching failed, reconciliation goes on'));
+    watches.set(folder, { inode: found.ino, watcher });
+    for await (const entry of await opendir(path, { bufferSize: 512 })) {
+      const below = join(folder, entry.name);
+      if (isNew) onChange(below);
+      else if (entry.isDirectory() && isScanned(below)) await watchBelow(below, false);
+    }
+  }
+  function onChange(path: string): void {
+    if (datasetOf(path) !== undefined) lookIn(0, path.split(sep).join('/'));
+    else if (isScanned(path)) void ensure(path, true);
+  }
+  const ensure = (folder: string, isNew: boolean) =>
+    watchBelow(folder, isNew).catch((error: unknown) => {
+      log.warn({ folder, err: error }, 'a folder is not watched, reconciliation goes on');
+    });
+
+  await ensure('', false);
+  return {
+    /** Watches the data folder anew, if it is another one by now. */
+    refresh: () => ensure('', false),
+    close: () => {
+      closed = true;
+      for (const timer of timers.values()) clearTimeout(timer);
+      for (const { watcher } of watches.values()) watcher.close();
     },
-  });
-  watcher.on('all', (_event, path) => {
-    const name = relative(dataDir, path).split(sep).join('/');
-    if (datasetOf(name) !== undefined) lookIn(0, name);
-  });
-  watcher.on('error', (error) => log.warn({ err: error }, 'watching failed, reconciliation goes on'));
-  await new Promise<void>((resolve) => watcher.once('ready', resolve));
-  const close = async () => {
-    for (const timer of timers.values()) clearTimeout(timer);
-    await watcher.close();
   };
-  return { close };
 }
 
 /** Whether an array's closing bracket is there, so that waiting would be in vain. The processor is the judge. */
