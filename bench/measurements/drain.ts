@@ -31,8 +31,16 @@ export function providerOf(round: number, changes: Partial<ProviderOptions> = {}
   return { records: 100, vehicles: 100, statusTimes: 'now', seed: round + 1, start, ...changes };
 }
 
-/** A space whose files lie in the folder and are queued, with a watcher and processors that work; nothing is loaded. */
-export async function openBacklog(stores: Stores, { provider, pairs, processors, environment }: Backlog) {
+/**
+ * A space whose files lie in the folder and are queued, with a watcher and processors that work; nothing is loaded.
+ *
+ * @param nodeArgs options of Node for the processors
+ */
+export async function openBacklog(
+  stores: Stores,
+  { provider, pairs, processors, environment }: Backlog,
+  nodeArgs: readonly string[] = [],
+) {
   const space = await openSpace(stores, environment);
   try {
     const files = [...createProvider(provider).pairs(pairs)];
@@ -42,10 +50,10 @@ export async function openBacklog(stores: Stores, { provider, pairs, processors,
     await watcher.ready();
     await until('all files are queued', async () => (await space.unfinished()) === files.length);
     await space.ingest.pause();
-    const replicas = Array.from({ length: processors }, () => space.startRole('process'));
+    const replicas = Array.from({ length: processors }, () => space.startRole('process', nodeArgs));
     await Promise.all(replicas.map((replica) => replica.ready()));
     const pids = [watcher.pid, stores.redisPid, ...replicas.map(({ pid }) => pid)];
-    return { space, files, pids, isDrained: async () => (await space.unfinished()) === 0 };
+    return { space, files, pids, replicas, isDrained: async () => (await space.unfinished()) === 0 };
   } catch (error) {
     await space.close();
     throw error;
