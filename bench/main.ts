@@ -13,16 +13,17 @@ import { soak } from './measurements/soak.ts';
 import { startToRow } from './measurements/start.ts';
 import { describeMachine, save, tableOf, type Result } from './report.ts';
 import { prepareSpark } from './spark/peer.ts';
+import { storage } from './measurements/storage.ts';
 import { startStores } from './stores.ts';
 
 const RESULTS = resolve(import.meta.dirname, 'results');
 
 const measurements: readonly Measurement[] = [
   ...[drainNow, drainSpread, latency, aggregation, aggregationKeys, replicas, fleets, fileSizes],
-  ...[folder, folderOfAMillion, startToRow, redisMemory, profile, soak],
+  ...[folder, folderOfAMillion, startToRow, redisMemory, storage, profile, soak],
 ];
 /** Run only when they are asked for by name, for they take long. */
-const ASKED_FOR: readonly Measurement[] = [folderOfAMillion, profile, soak];
+const ASKED_FOR: readonly Measurement[] = [folderOfAMillion, storage, profile, soak];
 
 const program = new Command('bench')
   .description('Measures the pipeline beside its baselines, and writes bench/results/.')
