@@ -6,22 +6,24 @@ import { aggregation, aggregationKeys } from './measurements/aggregation.ts';
 import { drainNow, drainSpread } from './measurements/drain.ts';
 import { folder, folderOfAMillion } from './measurements/folder.ts';
 import { latency } from './measurements/latency.ts';
+import { profile } from './measurements/profile.ts';
 import { redisMemory } from './measurements/redis-memory.ts';
 import { fileSizes, fleets, replicas } from './measurements/scale.ts';
 import { soak } from './measurements/soak.ts';
 import { startToRow } from './measurements/start.ts';
 import { describeMachine, save, tableOf, type Result } from './report.ts';
 import { prepareSpark } from './spark/peer.ts';
+import { storage } from './measurements/storage.ts';
 import { startStores } from './stores.ts';
 
 const RESULTS = resolve(import.meta.dirname, 'results');
 
 const measurements: readonly Measurement[] = [
   ...[drainNow, drainSpread, latency, aggregation, aggregationKeys, replicas, fleets, fileSizes],
-  ...[folder, folderOfAMillion, startToRow, redisMemory, soak],
+  ...[folder, folderOfAMillion, startToRow, redisMemory, storage, profile, soak],
 ];
 /** Run only when they are asked for by name, for they take long. */
-const ASKED_FOR: readonly Measurement[] = [folderOfAMillion, soak];
+const ASKED_FOR: readonly Measurement[] = [folderOfAMillion, storage, profile, soak];
 
 const program = new Command('bench')
   .description('Measures the pipeline beside its baselines, and writes bench/results/.')
@@ -60,7 +62,8 @@ await mkdir(RESULTS, { recursive: true });
 console.log(await describeMachine());
 const stores = await startStores();
 // Ctrl-C: the roles hear it, too, and the stores are stopped last.
-process.once('SIGINT', () => void stores.stop().then(() => process.exit(130)));
+for (const signal of ['SIGINT', 'SIGTERM'] as const)
+  process.once(signal, () => void stores.stop().then(() => process.exit(130)));
 let failed = false;
 try {
   for (const measurement of measurements) {

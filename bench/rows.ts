@@ -85,20 +85,35 @@ export function partitionsOf(files: Iterable<ProviderFile>): Partition[] {
   return [...partitions.values(), ...[...newest.values()].map((one) => [one.newest])];
 }
 
-/** Cassandra refuses a batch over 50 KiB; a row is 400 bytes at most. */
-export const MOST_ROWS = 50;
+/** Cuts partitions into batches of so many rows at most; one may hold several small partitions. */
+function* batchesOf(partitions: Iterable<Partition>, rows: number, partitionsAtMost: number): Generator<Write[]> {
+  let batch: Write[] = [];
+  let held = 0;
+  for (const partition of partitions) {
+    for (let first = 0; first < partition.length; first += rows) {
+      const part = partition.slice(first, first + rows);
+      if (held === partitionsAtMost || batch.length + part.length > rows) {
+        yield batch;
+        [batch, held] = [[], 0];
+      }
+      batch.push(...part);
+      held += 1;
+    }
+  }
+  if (held > 0) yield batch;
+}
 
-/** Writes partitions with the bare driver: so many rows a batch, so many batches at once. */
+/**
+ * Writes partitions with the bare driver. Cassandra refuses a batch over 50 KiB, and a row is 400 bytes at most.
+ *
+ * @param options rows a batch, partitions a batch (several are good where a node has all of them), batches at once
+ */
 export async function writePartitions(
   client: Client,
   partitions: Iterable<Partition>,
-  { rowsPerBatch = 30, inFlight = 128 } = {},
+  { rows = 30, partitionsAtMost = 10, inFlight = 128 } = {},
 ): Promise<void> {
-  const batches = (function* () {
-    for (const partition of partitions)
-      for (let first = 0; first < partition.length; first += rowsPerBatch)
-        yield partition.slice(first, first + rowsPerBatch);
-  })();
+  const batches = batchesOf(partitions, rows, partitionsAtMost);
   const writer = async () => {
     for (const batch of batches) {
       const queries = batch.map(({ query, params }) => ({ query, params: [...params] }));

@@ -25,7 +25,10 @@ const dayBefore = (days: number) => Math.floor(Date.now() / DAY_MS - days) * DAY
 
 /** Adds a run to the queue, as the schedule does, and waits for it. @returns the ms that it says it took */
 async function runOnce(space: Space): Promise<number> {
-  const queue = new Queue<object, { outcome: string; ms: number } | null>('aggregation', { connection: space.redis, prefix: space.config.QUEUE_PREFIX });
+  const queue = new Queue<object, { outcome: string; ms: number } | null>('aggregation', {
+    connection: space.redis,
+    prefix: space.config.QUEUE_PREFIX,
+  });
   try {
     const job = await queue.add('bench', {});
     let state = await job.getState();

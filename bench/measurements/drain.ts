@@ -12,8 +12,9 @@ import type { Stores } from '../stores.ts';
 /** A younger file may still be written; reconciliation leaves it for a moment. */
 const YOUNG_MS = 2_100;
 export const SPEED = 'drained, records/s';
-export const CPU = 'processor time, s';
-export const MEMORY = 'peak memory, MB';
+const CPU = 'processor time, s';
+const MEMORY = 'peak memory, MB';
+const CASSANDRA = 'processor time of Cassandra, s';
 
 /** A backlog of files, queued and not yet loaded, and who is to load it. */
 export interface Backlog {
@@ -31,8 +32,16 @@ export function providerOf(round: number, changes: Partial<ProviderOptions> = {}
   return { records: 100, vehicles: 100, statusTimes: 'now', seed: round + 1, start, ...changes };
 }
 
-/** A space whose files lie in the folder and are queued, with a watcher and processors that work; nothing is loaded. */
-export async function openBacklog(stores: Stores, { provider, pairs, processors, environment }: Backlog) {
+/**
+ * A space whose files lie in the folder and are queued, with a watcher and processors that work; nothing is loaded.
+ *
+ * @param nodeArgs options of Node for the processors
+ */
+export async function openBacklog(
+  stores: Stores,
+  { provider, pairs, processors, environment }: Backlog,
+  nodeArgs: readonly string[] = [],
+) {
   const space = await openSpace(stores, environment);
   try {
     const files = [...createProvider(provider).pairs(pairs)];
@@ -42,10 +51,10 @@ export async function openBacklog(stores: Stores, { provider, pairs, processors,
     await watcher.ready();
     await until('all files are queued', async () => (await space.unfinished()) === files.length);
     await space.ingest.pause();
-    const replicas = Array.from({ length: processors }, () => space.startRole('process'));
+    const replicas = Array.from({ length: processors }, () => space.startRole('process', nodeArgs));
     await Promise.all(replicas.map((replica) => replica.ready()));
     const pids = [watcher.pid, stores.redisPid, ...replicas.map(({ pid }) => pid)];
-    return { space, files, pids, isDrained: async () => (await space.unfinished()) === 0 };
+    return { space, files, pids, replicas, isDrained: async () => (await space.unfinished()) === 0 };
   } catch (error) {
     await space.close();
     throw error;
@@ -57,16 +66,19 @@ export async function drain(stores: Stores, backlog: Backlog) {
   const { space, files, pids, isDrained } = await openBacklog(stores, backlog);
   try {
     const usage = await watchUsage(pids);
+    const before = await usageOf([stores.cassandraPid]);
     const started = performance.now();
     await space.ingest.resume();
     await until('all files are done', isDrained);
     const seconds = (performance.now() - started) / 1_000;
     const { cpuSeconds, peakRssBytes } = await usage.stop();
+    const after = await usageOf([stores.cassandraPid]);
     await checkLedger(space.client, files);
     await checkRows(space.client, files);
     await checkAggregated(space, files);
     const records = files.length * backlog.provider.records;
-    return { figures: { [SPEED]: records / seconds, [CPU]: cpuSeconds, [MEMORY]: peakRssBytes / 1e6 } };
+    const figures = { [SPEED]: records / seconds, [CPU]: cpuSeconds, [MEMORY]: peakRssBytes / 1e6 };
+    return { figures: { ...figures, [CASSANDRA]: after.cpuSeconds - before.cpuSeconds } };
   } finally {
     await space.close();
   }
@@ -83,17 +95,19 @@ async function writeBare(stores: Stores, pairs: number, provider: ProviderOption
     const pid = writer.pid ?? 0;
     await once(writer, 'message');
     const before = await usageOf([pid]);
+    const cassandra = await usageOf([stores.cassandraPid]);
     const done = once(writer, 'message');
     writer.send('go');
     const [seconds] = await done;
     const { cpuSeconds, rssBytes } = await usageOf([pid]);
+    const after = (await usageOf([stores.cassandraPid])).cpuSeconds;
     writer.send('end');
     await checkRows(space.client, [...createProvider(provider).pairs(pairs)]);
     const figures = {
       [SPEED]: (pairs * 2 * provider.records) / Number(seconds),
       [CPU]: cpuSeconds - before.cpuSeconds,
     };
-    return { figures: { ...figures, [MEMORY]: rssBytes / 1e6 } };
+    return { figures: { ...figures, [MEMORY]: rssBytes / 1e6, [CASSANDRA]: after - cassandra.cpuSeconds } };
   } finally {
     writer.kill();
     await space.close();

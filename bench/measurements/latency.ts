@@ -13,8 +13,8 @@ import { openBacklog, providerOf } from './drain.ts';
 const EVERY_MS = 500;
 const POLL_MS = 2;
 const PROCESSORS = 2;
-/** Files before the counted ones: the first ones of a process are slower. */
-const UNCOUNTED = 10;
+/** Pairs of files before the counted ones: the first ones of a process are slower, those of Spark by far. */
+const UNCOUNTED = 20;
 
 /** Puts a file into the folder. Resolves to when it was whole there, by the clock of this process. */
 type Deliver = (directory: string, file: ProviderFile) => Promise<number>;

@@ -25,7 +25,9 @@ async function startToFirstRow(directory: string) {
   const child = execa('npm', ['start'], {
     cwd: ROOT,
     env: { ...env, CASSANDRA_KEYSPACE: keyspace },
-    stdio: 'ignore',
+    stdin: 'ignore',
+    stdout: 'ignore',
+    stderr: { file: join(directory, 'npm-start.log') },
     reject: false,
     forceKillAfterDelay: 20_000,
   });
@@ -35,14 +37,17 @@ async function startToFirstRow(directory: string) {
       if (child.exitCode !== null) throw new Error(`npm start ended with ${child.exitCode}`);
       const node = client === undefined ? await findServer(join(directory, 'cassandra')) : undefined;
       if (node !== undefined) {
-        const asking = bareClient(node.port, keyspace);
+        // The keyspace is not there yet.
+        const asking = bareClient(node.port, 'system');
         client =
           (await asking.connect().then(
             () => asking,
             () => asking.shutdown(),
           )) ?? undefined;
       }
-      const found = await client?.execute('SELECT vehicle_id FROM vehicle_events LIMIT 1').catch(() => undefined);
+      const found = await client
+        ?.execute(`SELECT vehicle_id FROM ${keyspace}.vehicle_events LIMIT 1`)
+        .catch(() => undefined);
       return found !== undefined && found.rowLength > 0;
     });
     return { figures: { [FIRST_ROW]: (performance.now() - started) / 1_000 } };

@@ -1,6 +1,7 @@
 import { existsSync } from 'node:fs';
 import { mkdir, rename, stat } from 'node:fs/promises';
 import { dirname, join } from 'node:path';
+import pLimit from 'p-limit';
 import { datasetOf } from '../datasets/catalog.ts';
 import type { FileVersion, Row } from '../datasets/dataset.ts';
 import { enqueueFiles, ingestJobId, versionOf, type IngestJob } from '../queues/ingest.ts';
@@ -32,6 +33,12 @@ export type Judge = (claims: readonly Claim[], mend?: (wrong: readonly Claim[]) 
 
 export type VerificationNeeds = Pick<ProcessorNeeds, 'config' | 'store' | 'ingestQueue'>;
 
+/** A row by its columns; one that the record does not have is to be empty. */
+function byColumns({ table, columns, values, timestamp }: Row) {
+  const whole = Object.fromEntries(columns.map((column, at) => [column, values[at] ?? null]));
+  return { table, values: whole, ...(timestamp !== undefined && { timestamp }) };
+}
+
 /** Makes the function that compares a file with the ledger and its records with the rows; `onTouched` is told their hours. */
 export function createFileCheck(
   { config, store, ingestQueue }: VerificationNeeds,
@@ -40,6 +47,9 @@ export function createFileCheck(
   onTouched: (hour: TouchedHour) => void,
 ) {
   const { DATA_DIR } = config;
+  /** Vehicles whose newest status is known to be wrong: one report of each is told of. */
+  const wrongStatuses = new Set<string>();
+  const oneByOne = pLimit(1);
 
   /** A file that is not loaded has to be in the queue, or be too young for that, or find it full. */
   async function checkQueued(file: IngestJob, path: string, changedMs: number): Promise<void> {
@@ -67,21 +77,31 @@ export function createFileCheck(
   }
 
   function rowClaim(row: Row, touched: TouchedHour | undefined, { name }: FileVersion): Claim {
-    const { table, partition, timestamp } = row;
-    const values = Object.fromEntries(row.columns.map((column, at) => [column, row.values[at]]));
-    const expected = { table, values };
-    const what = `${table} of ${partition}: a record of ${name}`;
-    // A column that the record does not have is emptied, too.
-    const whole = Object.fromEntries(Object.entries(values).map(([column, value]) => [column, value ?? null]));
-    const insert = (at = {}) => store.insert({ table, values: whole, ...at });
-    if (timestamp === undefined) return { what, touched, problem: () => rowProblem(store, expected), mend: insert };
-    const problem = () => statusProblem(store, expected, timestamp);
-    const mend = async () => {
-      await insert({ timestamp });
-      // Somebody deleted or changed it after the report was made, and that wins over the report's own time. With this
-      // one, reports that were made before now and come later do not show until the next verification or report.
-      if ((await problem()) !== undefined) await insert({ timestamp: BigInt(Math.floor(store.now() * 1000)) });
+    const expected = byColumns(row);
+    const what = `${row.table} of ${row.partition}: a record of ${name}`;
+    if (row.timestamp === undefined)
+      return { what, touched, problem: () => rowProblem(store, expected), mend: () => store.insert(expected) };
+
+    const { partition: vehicle, timestamp } = row;
+    const statusIs = () => statusProblem(store, expected, timestamp);
+    let isTold = false;
+    const problem = async () => {
+      const wrong = await statusIs();
+      if (wrong === undefined || (!isTold && wrongStatuses.has(vehicle))) return undefined;
+      isTold = true;
+      wrongStatuses.add(vehicle);
+      return wrong;
     };
+    // One by one, and only what is still wrong, so that of several reports the newest is what is left.
+    const mend = () =>
+      oneByOne(async () => {
+        wrongStatuses.delete(vehicle);
+        if ((await statusIs()) !== undefined) await store.insert(expected);
+        // Somebody deleted or changed it after the report was made, and that wins over the report's own time. With this
+        // one, reports that were made before now and come later do not show until the next verification or report.
+        const now = BigInt(Math.floor(store.now() * 1000));
+        if ((await statusIs()) !== undefined) await store.insert({ ...expected, timestamp: now });
+      });
     return { what, problem, mend };
   }
 

@@ -195,6 +195,27 @@ describe('what is stored', async () => {
     expect(await verified(space)).toMatchObject({ differences: 0, failure: '' });
   });
 
+  it('has the newest of many reports again, of which any may be compared first', async () => {
+    const many = Array.from({ length: 60 }, (_, n) =>
+      status({ vehicle_id: 'many', status: String(n), report_time: `2026-11-20T10:00:${String(n).padStart(2, '0')}` }),
+    );
+    const files = many.map((_, n) => `vehicles_status_many_${n % 20}.json`);
+    for (const name of new Set(files))
+      await space.put(
+        name,
+        many.filter((_, n) => files[n] === name),
+      );
+    await settle(space, files);
+    await space.read("DELETE FROM vehicle_status WHERE vehicle_id = 'many'");
+    const found = await verified(space);
+    expect(found.examples.map(({ problem }) => problem)).toEqual(['missing']);
+    const repaired = await verified(space, { repair: true });
+    expect(repaired).toMatchObject({ mended: repaired.differences, failure: '' });
+    expect(await verified(space)).toMatchObject({ differences: 0 });
+    expect(await space.read("SELECT status FROM vehicle_status WHERE vehicle_id = 'many'")).toEqual([{ status: '59' }]);
+    for (const name of new Set(files)) await rm(join(space.config.DATA_DIR, name));
+  });
+
   it('is in the end what it was', async () => {
     const processor = space.startProcessor();
     await space.queue('aggregation').add('run by hand', {});
@@ -224,7 +245,7 @@ describe('what is stored', async () => {
 
   it('is no longer compared with a file that is gone, or that cannot be read any more', async () => {
     await rm(join(space.config.DATA_DIR, 'vehicles_status_1.json'));
-    expect(await verified(space)).toMatchObject({ gone: 1, files: 3, differences: 0, failure: '' });
+    expect(await verified(space)).toMatchObject({ gone: 21, files: 3, differences: 0, failure: '' });
     const path = join(space.config.DATA_DIR, 'vehicles_events_3.json');
     const { mtimeNs, size } = await lstat(path, { bigint: true });
     await writeFile(path, 'x'.repeat(Number(size)));

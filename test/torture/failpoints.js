@@ -66,9 +66,9 @@ function watchStep(owner, method, nameOf) {
   };
 }
 
-/** `insert change_log`, `select files`, …: the verb and the table. */
+/** `cassandra insert change_log`, `cassandra select files`, …: the verb, with what is distinct, and the table. */
 function statementOf(query) {
-  const [, verb = ''] = /^\s*(\w+)/.exec(query) ?? [];
+  const [, verb = ''] = /^\s*(select distinct|\w+)/i.exec(query) ?? [];
   const [, table = ''] = /\b(?:FROM|INTO|UPDATE)\s+([\w.]+)/i.exec(query) ?? [];
   return table.startsWith('system') ? undefined : `cassandra ${verb.toLowerCase()} ${table}`;
 }

@@ -1,4 +1,5 @@
 import { connect, createServer, type Socket } from 'node:net';
+import { setTimeout as sleep } from 'node:timers/promises';
 
 /**
  * What a proxy does to the connections that go through it. `cut` closes them and refuses new ones; `swallow` takes what
@@ -41,12 +42,14 @@ export async function startProxy(target: number): Promise<Proxy> {
     // The far end of a deaf connection goes without a word.
     far.on('close', () => pair.deaf || end());
     const forward = (from: Socket, to: Socket) => {
+      // One after the other: what is sent once the delay is over must not overtake what is still on its way.
+      let onItsWay = Promise.resolve();
       from.on('data', (data: Buffer) => {
-        const pass = () => {
+        const due = Date.now() + (trouble === 'delay' ? DELAY_MS : 0);
+        onItsWay = onItsWay.then(async () => {
+          if (due > Date.now()) await sleep(due - Date.now());
           if (!pair.deaf && to.writable) to.write(data);
-        };
-        if (trouble === 'delay') setTimeout(pass, DELAY_MS);
-        else pass();
+        });
       });
     };
     forward(near, far);

@@ -18,6 +18,8 @@ const LIBRARIES = join(ROOT, '.local/lib');
 const KEYSPACE = 'torture';
 const PREFIX = '{torture}';
 const RESTART_AFTER_MS = 300;
+/** A store that was killed is back within this time. */
+const PATIENCE_MS = 60_000;
 
 /** What the pipeline under test is told, beside where everything is: small times, so that rounds are short. */
 const SETTINGS = {
@@ -173,13 +175,18 @@ export async function startRig(folder: string) {
     redis,
     queues,
     roles,
-    /** Rows by the tests' own connection. */
+    /** Rows by the tests' own connection; while Cassandra is away it asks again. */
     read: async (query: string, parameters: readonly unknown[] = []): Promise<StoredRow[]> => {
-      const rows: StoredRow[] = [];
-      const result = await client.execute(query, [...parameters], { prepare: true, fetchSize: 5_000 });
-      for await (const row of result)
-        rows.push(Object.fromEntries(row.keys().map((column) => [column, plain(row.get(column))])));
-      return rows;
+      for (const until = Date.now() + PATIENCE_MS; ; await sleep(100)) {
+        try {
+          const rows: StoredRow[] = [];
+          for await (const row of await client.execute(query, [...parameters], { prepare: true, fetchSize: 5_000 }))
+            rows.push(Object.fromEntries(row.keys().map((column) => [column, plain(row.get(column))])));
+          return rows;
+        } catch (error) {
+          if (Date.now() > until) throw error;
+        }
+      }
     },
     killRedis: () => redisServer.kill(),
     startRedis: async () => void (redisServer = await startOwnRedis()),
