@@ -30,8 +30,8 @@ import { logFailures, workerOptions, type ProcessorNeeds } from './processor.ts'
 
 /** A file that changed less than this ago may not be whole yet; what is wrong with it may mend itself. */
 const STILL_MS = 2_000;
-/** A file that ended this many processors is not read again. */
-const MAX_CRASHES = 3;
+/** A file that was alone in its processor when that ended, so many times, after it was among those of another. */
+const MAX_CRASHES = 2;
 /** Files that are looked up in the ledger in one round trip. */
 const NAMES_AT_ONCE = 50;
 /** A store that was away is waited for without counting an attempt, but not for ever by one job. */
@@ -57,10 +57,12 @@ export function createIngestWorker(shared: ProcessorNeeds): Worker<IngestJob, In
   const announced = createChangeLog(store, config.SETTLE_SECONDS * 1000);
   const needs: IngestNeeds = { ...shared, lookUp, announced, writeRows: createRowWriter(store) };
   const away = pauseWhileAway(store, log);
+  const turns = createTurns();
 
   async function process(job: IngestBullJob, token?: string): Promise<IngestResult> {
     try {
-      return await ingest(job, needs);
+      if (job.stalledCounter === 0) return await turns.together(() => ingest(job, needs));
+      return await turns.alone(() => ingestSuspect(job, needs));
     } catch (error) {
       const storeAway = isStoreAway(error) && job.attemptsStarted < MAX_STARTS;
       if (!storeAway && !(error instanceof NotWholeYet)) throw error;
@@ -79,6 +81,41 @@ export function createIngestWorker(shared: ProcessorNeeds): Worker<IngestJob, In
   const worker = new Worker<IngestJob, IngestResult>(INGEST_QUEUE, process, options);
   logFailures(worker, needs);
   return worker;
+}
+
+/** Lets loads of a process run together, and one at a time alone. */
+function createTurns() {
+  const running = new Set<Promise<unknown>>();
+  let lastAlone: Promise<unknown> = Promise.resolve();
+  return {
+    together: async <T>(work: () => Promise<T>): Promise<T> => {
+      for (let awaited; awaited !== lastAlone;) await (awaited = lastAlone);
+      const run = work();
+      running.add(run);
+      return run.finally(() => running.delete(run));
+    },
+    alone: <T>(work: () => Promise<T>): Promise<T> => {
+      const run = lastAlone.then(() => Promise.allSettled(running)).then(work);
+      lastAlone = run.catch(() => undefined);
+      return run;
+    },
+  };
+}
+
+/**
+ * Loads a file whose processor died. Perhaps it was this file that ended it, so it is loaded alone, and only what happens
+ * then is held against it: the others that were in the same processor are not to blame.
+ */
+async function ingestSuspect(job: IngestBullJob, needs: IngestNeeds): Promise<IngestResult> {
+  const { crashes = 0, ...file } = job.data;
+  if (crashes >= MAX_CRASHES) throw new UnrecoverableError(`ended ${MAX_CRASHES + 1} processors that were loading it`);
+  await job.updateData({ ...file, crashes: crashes + 1 });
+  try {
+    return await ingest(job, needs);
+  } catch (error) {
+    await job.updateData({ ...file, crashes });
+    throw error;
+  }
 }
 
 /** A time in the future is a wrong clock's, and says nothing. */
@@ -133,8 +170,6 @@ async function ingest(job: IngestBullJob, needs: IngestNeeds): Promise<IngestRes
       await settleOthers(needs, wanted, known);
       return result('already loaded');
     }
-    if (job.stalledCounter >= MAX_CRASHES)
-      throw new UnrecoverableError(`ended ${MAX_CRASHES} processors that were loading it`);
     file = await openDataFile(config.DATA_DIR, wanted.name, config.MAX_FILE_BYTES).catch((error: unknown) => {
       if (error instanceof FileGone && isOutlived(wanted, known)) return undefined;
       throw error;
