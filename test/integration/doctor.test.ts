@@ -146,7 +146,10 @@ describe('pipeline doctor', () => {
     expect(missing.line('DATA_DIR')).toMatchObject({ state: 'warn', found: '/nowhere/at/all is not there' });
     // Not even root can enter a file.
     const closed = await lookedAt({ DATA_DIR: import.meta.filename });
-    expect(closed.line('DATA_DIR')).toMatchObject({ state: 'wrong', found: expect.stringMatching(/: no reading/) as string });
+    expect(closed.line('DATA_DIR')).toMatchObject({
+      state: 'wrong',
+      found: expect.stringMatching(/: no reading/) as string,
+    });
     expect(closed.line('inotify')).toBeUndefined();
   });
 });

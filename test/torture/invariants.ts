@@ -189,16 +189,17 @@ function compareLedger({ ledger, letters }: Stored, files: readonly ProvidedFile
 }
 
 function compareRejections(rows: readonly StoredRow[], files: readonly ProvidedFile[], found: Differences): void {
-  const wanted = files
-    .filter(certain)
-    .flatMap((file) => [...file.rejected].map(([index, field]) => `${keyOf(file)} record ${index} field ${field}`));
+  const linesOf = (file: ProvidedFile) =>
+    [...file.rejected].map(([index, field]) => `${keyOf(file)} record ${index} field ${field}`);
+  const wanted = files.filter(certain).flatMap(linesOf);
+  const possible = files.flatMap(linesOf);
   const stored = rows.map(({ name, version, record_index, field, reason }) => {
     const file = keyOf({ name: String(name), version: String(version) });
     if (typeof reason !== 'string' || reason === '') found.wrong.push(`${file} has a rejection without a reason`);
     return `${file} record ${String(record_index)} field ${String(field)}`;
   });
   for (const one of wanted.filter((line) => !stored.includes(line))) found.lost.push(`rejection: ${one}`);
-  for (const one of stored.filter((line) => !wanted.includes(line))) found.doubled.push(`rejection: ${one}`);
+  for (const one of stored.filter((line) => !possible.includes(line))) found.doubled.push(`rejection: ${one}`);
 }
 
 /** A file that is loaded is still in the folder, or in the archive. */

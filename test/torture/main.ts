@@ -126,10 +126,12 @@ async function queueAgain(rig: Rig, provider: Provider, round: number, random: R
 }
 
 async function boardAnswers({ boardUrl }: Rig): Promise<void> {
-  for (const until = Date.now() + QUIET_MS; ; await sleep(300)) {
+  const until = Date.now() + QUIET_MS;
+  for (;;) {
     const status = await fetch(`${boardUrl}/healthz`).then((answer) => answer.status, String);
     if (status === 200) return;
     if (Date.now() > until) throw new Violation(`The board does not answer: ${status}`);
+    await sleep(300);
   }
 }
 
@@ -187,6 +189,14 @@ async function playRound(round: number, run: Run, options: Options): Promise<voi
   await boardAnswers(rig);
 }
 
+/** Set by the first Ctrl-C: the round is ended and the figures are printed. Other signals end all at once, with the stores. */
+let stopped = false;
+process.on('SIGINT', () => {
+  if (stopped) process.exit(1);
+  stopped = true;
+});
+for (const signal of ['SIGTERM', 'SIGHUP'] as const) process.on(signal, () => process.exit(1));
+
 async function torture(options: Options): Promise<void> {
   const folder = await mkdtemp(join(tmpdir(), 'torture-'));
   console.log(`seed ${options.seed}, in ${folder}`);
@@ -207,7 +217,8 @@ async function torture(options: Options): Promise<void> {
   let round = 0;
   let violation: Violation | undefined;
   try {
-    for (; round <= options.rounds && Date.now() - startedAt < options.seconds * 1_000; round += 1) {
+    const isTime = () => !stopped && Date.now() - startedAt < options.seconds * 1_000;
+    for (; round <= options.rounds && isTime(); round += 1) {
       const from = Date.now();
       await playRound(round, { ...run, random: createRandom(options.seed, `round ${round}`) }, options);
       if (round === 0) steps = await killsAtSteps(rig);
@@ -256,9 +267,6 @@ function wholeNumber(text: string): number {
   if (/^\d{1,9}$/.test(text)) return Number(text);
   throw new InvalidArgumentError('Expected a whole number.');
 }
-
-// So that the stores are ended, too.
-for (const signal of ['SIGINT', 'SIGTERM', 'SIGHUP'] as const) process.once(signal, () => process.exit(1));
 
 await new Command('test:torture')
   .description('Breaks the pipeline and its stores in every way it knows while files arrive, and checks every promise.')

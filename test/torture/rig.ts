@@ -177,7 +177,8 @@ export async function startRig(folder: string) {
     roles,
     /** Rows by the tests' own connection; while Cassandra is away it asks again. */
     read: async (query: string, parameters: readonly unknown[] = []): Promise<StoredRow[]> => {
-      for (const until = Date.now() + PATIENCE_MS; ; await sleep(100)) {
+      const until = Date.now() + PATIENCE_MS;
+      for (;;) {
         try {
           const rows: StoredRow[] = [];
           for await (const row of await client.execute(query, [...parameters], { prepare: true, fetchSize: 5_000 }))
@@ -185,6 +186,7 @@ export async function startRig(folder: string) {
           return rows;
         } catch (error) {
           if (Date.now() > until) throw error;
+          await sleep(100);
         }
       }
     },

@@ -11,8 +11,8 @@ it('loses nothing and gets nothing wrong while processes, stores and connections
   const { all, exitCode } = await execa(process.execPath, ['--import', 'tsx', MAIN, ...SHORT], {
     all: true,
     reject: false,
-    timeout: 440_000,
+    timeout: 590_000,
   });
   console.log(all);
   expect(exitCode, all).toBe(0);
-}, 450_000);
+}, 600_000);
