@@ -197,7 +197,7 @@ describe('the board without a password, on loopback', () => {
       samples: expect.arrayContaining(bounds.map((le) => `vehicle_data_file_to_rows_seconds_bucket{le="${le}"} 1`)),
     });
     expect(metrics.get('bullmq_job_count')?.samples.filter((sample) => sample.includes('state="failed"'))).toHaveLength(
-      4,
+      5,
     );
     for (const name of ['watermark_lag_seconds', 'dead_letters', 'queued_files', 'clock_skew_seconds', 'workers']) {
       expect(metrics.get(`vehicle_data_${name}`), name).toMatchObject({ type: 'gauge', samples: [expect.any(String)] });
