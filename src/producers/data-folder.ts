@@ -57,7 +57,7 @@ export async function* allFiles(dataDir: string): AsyncGenerator<{ name: string;
 const REPLACEMENT_CHARACTER = '\uFFFD';
 
 /** What `stat` tells; undefined for what is gone, hidden, or a link that leads nowhere or in a circle. */
-function look(stat: typeof statSync | typeof lstatSync, path: string): BigIntStats | undefined {
+function look(stat: typeof statSync, path: string): BigIntStats | undefined {
   try {
     return stat(path, { bigint: true, throwIfNoEntry: false });
   } catch (error) {

@@ -53,7 +53,9 @@ async function keyspaceWith(copies: number): Promise<Partial<Config>> {
   const keyspace = `${space.config.CASSANDRA_KEYSPACE}_${copies}`;
   const replication = `{'class': 'NetworkTopologyStrategy', 'datacenter1': ${copies}}`;
   await space.read(`CREATE KEYSPACE ${keyspace} WITH replication = ${replication}`);
-  onTestFinished(async () => void (await space.read(`DROP KEYSPACE ${keyspace}`)));
+  onTestFinished(async () => {
+    await space.read(`DROP KEYSPACE ${keyspace}`);
+  });
   return { CASSANDRA_KEYSPACE: keyspace };
 }
 
@@ -127,7 +129,9 @@ describe('pipeline doctor', () => {
 
   it('finds tables of a newer program', async () => {
     await space.read("INSERT INTO schema_migrations (version, description) VALUES (99, 'later')");
-    onTestFinished(async () => void (await space.read('DELETE FROM schema_migrations WHERE version = 99')));
+    onTestFinished(async () => {
+      await space.read('DELETE FROM schema_migrations WHERE version = 99');
+    });
     const { line } = await lookedAt();
     expect(line('Schema')).toMatchObject({ state: 'warn', found: expect.stringMatching(/^version 99, /) as string });
   });

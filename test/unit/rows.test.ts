@@ -54,7 +54,7 @@ it.each([10, 1_000, 4_000, 20_000])(
     await acknowledgeAll();
     await written;
     const bytesOf = (batch: readonly Row[]) =>
-      batch.reduce((sum, { values }) => sum + Buffer.byteLength(`${values[1]}`), 0);
+      batch.reduce((sum, { values }) => sum + Buffer.byteLength(String(values[1])), 0);
     for (const batch of batches) expect(batch.length === 1 || bytesOf(batch) < 5 * 1024).toBe(true);
   },
 );
