@@ -13,7 +13,7 @@ import { createRandom, type Random } from './random.ts';
 import { startRig, type Rig } from './rig.ts';
 
 /** After the last file and the last fault of a round, all has to be right within this time. */
-const QUIET_MS = 150_000;
+const QUIET_MS = 240_000;
 /** Steps that a process takes only when it starts, and so not while it is waited for them. */
 const START_ONLY = /schema_migrations|addJob aggregation$/;
 /** Older files that are queued again after a round, beside all of the round's own. */
