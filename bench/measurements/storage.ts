@@ -27,6 +27,9 @@ async function measureStorage(stores: Stores, round: number, pairs: number): Pro
     const provider = providerOf(round);
     await writePartitions(space.client, partitionsOf(createProvider(provider).pairs(pairs)));
     const { config } = space;
+    await space.client.shutdown();
+    await space.ingest.close();
+    space.redis.disconnect();
     await server.stop();
     const keyspace = join(directory, 'data', config.CASSANDRA_KEYSPACE);
     const folders = await readdir(keyspace);
@@ -36,8 +39,6 @@ async function measureStorage(stores: Stores, round: number, pairs: number): Pro
       figures[`a row of ${table} on disk, bytes`] =
         (await bytesBelow(join(keyspace, folder))) / (pairs * provider.records);
     }
-    await space.client.shutdown();
-    space.redis.disconnect();
     return { figures };
   } finally {
     await server.stop();
