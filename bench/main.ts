@@ -1,7 +1,7 @@
 import { mkdir } from 'node:fs/promises';
 import { resolve } from 'node:path';
 import { Command, Option } from 'commander';
-import { runPlan, type Measurement, type Options } from './measurement.ts';
+import { runPlan, type Measurement, type Options, type Runs } from './measurement.ts';
 import { aggregation, aggregationKeys } from './measurements/aggregation.ts';
 import { drainNow, drainSpread } from './measurements/drain.ts';
 import { folder, folderOfAMillion } from './measurements/folder.ts';
@@ -70,16 +70,11 @@ try {
     if (only === undefined ? ASKED_FOR.includes(measurement) : !only.includes(measurement.name)) continue;
     console.log(`\n${measurement.name}: ${measurement.about}`);
     const plan = await measurement.plan(stores, options);
-    const runs = await runPlan(plan, options).finally(plan.close);
-    const result: Result = {
-      measurement: measurement.name,
-      about: measurement.about,
-      options,
-      runs,
-      goals: plan.goals ?? [],
+    const result = (runs: readonly Runs[]): Result => {
+      return { measurement: measurement.name, about: measurement.about, options, runs, goals: plan.goals ?? [] };
     };
-    console.log(`\n${tableOf(result)}`);
-    await save(RESULTS, result);
+    const runs = await runPlan(plan, options, (soFar) => save(RESULTS, result(soFar))).finally(plan.close);
+    console.log(`\n${tableOf(result(runs))}`);
     failed ||= runs.some(({ failures }) => failures.length > 0);
   }
 } finally {

@@ -58,8 +58,12 @@ export interface Runs {
   readonly failures: string[];
 }
 
-/** Runs the contenders in turns, A B A B, first the warm-up. */
-export async function runPlan({ contenders, warmUps = 1, rounds }: Plan, options: Options): Promise<Runs[]> {
+/** Runs the contenders in turns, A B A B, first the warm-up; `onRound` gets all runs so far after each counted round. */
+export async function runPlan(
+  { contenders, warmUps = 1, rounds }: Plan,
+  options: Options,
+  onRound: (runs: readonly Runs[]) => Promise<void>,
+): Promise<Runs[]> {
   const all = contenders.map(({ name }): Runs => ({ contender: name, figures: [], series: [], failures: [] }));
   for (let round = 0; round < warmUps + (rounds ?? options.rounds); round += 1) {
     for (const [index, contender] of contenders.entries()) {
@@ -77,6 +81,7 @@ export async function runPlan({ contenders, warmUps = 1, rounds }: Plan, options
         options.say(`  ${label}, ${contender.name}: DOES NOT COUNT: ${reason}`);
       }
     }
+    if (round >= warmUps) await onRound(all);
   }
   return all;
 }
