@@ -30,8 +30,10 @@ export async function startRedis(options: Place & { binary: string; args?: reado
   const { binary, directory, port, args = [] } = options;
   const listen = ['--bind', '127.0.0.1', '--port', String(port)];
   const keep = ['--dir', directory, '--appendonly', 'yes', '--save', '', '--maxmemory-policy', 'noeviction'];
+  // A job is a hash; kept compact, a queued file takes half of the memory.
+  const compact = ['--hash-max-ziplist-value', '512'];
   // With a title of its own instead of its command line, a later start could not tell whose it is.
-  const command = [binary, ...listen, ...keep, '--set-proc-title', 'no', ...args];
+  const command = [binary, ...listen, ...keep, ...compact, '--set-proc-title', 'no', ...args];
   const server = await startServer('Redis', command, 'Ready to accept connections', options);
   return { ...server, url: `redis://127.0.0.1:${port}` };
 }

@@ -3,6 +3,7 @@ import { datasetOf } from '../datasets/catalog.ts';
 import {
   enqueueFiles,
   INGEST_QUEUE,
+  KEPT_LOADED,
   ingestJobId,
   ingestJobSchema,
   mtimeMs,
@@ -77,7 +78,8 @@ export function createIngestWorker(shared: ProcessorNeeds): Worker<IngestJob, In
       throw new DelayedError();
     }
   }
-  const options = { ...workerOptions(needs), concurrency: config.INGEST_CONCURRENCY };
+  const { INGEST_CONCURRENCY: concurrency } = config;
+  const options = { ...workerOptions(needs), concurrency, removeOnComplete: KEPT_LOADED };
   const worker = new Worker<IngestJob, IngestResult>(INGEST_QUEUE, process, options);
   logFailures(worker, needs);
   return worker;

@@ -42,10 +42,12 @@ export function ingestJobId(file: IngestJob | { readonly name: string; readonly 
   return `f${createHash('sha256').update(`${file.name}\0${version}`).digest('hex').slice(0, 31)}`;
 }
 
+/** Loaded files that Bull Board shows, and for how many seconds. An option of the worker: in each job it costs memory. */
+export const KEPT_LOADED = { count: 1_000, age: 86_400 };
+
 export function createIngestQueue({ connection, prefix }: QueueConnection): IngestQueue {
   const backoff = { type: 'exponential', delay: 500, jitter: 0.5 };
-  const removeOnComplete = { count: 1_000, age: 86_400 };
-  const defaultJobOptions = { backoff, removeOnComplete, keepLogs: 20, stackTraceLimit: 0 };
+  const defaultJobOptions = { backoff, keepLogs: 20, stackTraceLimit: 0 };
   return new Queue(INGEST_QUEUE, { connection, prefix, defaultJobOptions, streams: { events: { maxLen: 1_000 } } });
 }
 

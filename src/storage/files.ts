@@ -47,18 +47,20 @@ export interface RejectedRecord extends Rejection {
   readonly text: string;
 }
 
-/** All versions of some names. */
+/** All versions of some names, of which there may be a few thousand. */
 export async function readVersions(store: Store, ...names: readonly string[]): Promise<KnownVersion[]> {
-  const known: KnownVersion[] = [];
-  for (let start = 0; start < names.length; start += NAMES_PER_QUERY) {
-    const query = 'SELECT name, version, state, sha256, error, started_at, finished_at FROM files WHERE name IN ?';
-    for await (const row of store.rows(query, [names.slice(start, start + NAMES_PER_QUERY)])) {
+  const query = 'SELECT name, version, state, sha256, error, started_at, finished_at FROM files WHERE name IN ?';
+  async function readSome(some: readonly string[]): Promise<KnownVersion[]> {
+    const known: KnownVersion[] = [];
+    for await (const row of store.rows(query, [some])) {
       const { name, version, state, sha256, error, started_at, finished_at } = row;
       const times = { startedAt: Number(started_at), finishedAt: Number(finished_at) };
       known.push({ name, version, state, sha256, error, ...times });
     }
+    return known;
   }
-  return known;
+  const starts = Array.from({ length: Math.ceil(names.length / NAMES_PER_QUERY) }, (_, n) => n * NAMES_PER_QUERY);
+  return (await Promise.all(starts.map((start) => readSome(names.slice(start, start + NAMES_PER_QUERY))))).flat();
 }
 
 /** The ledger's row of a file version; it is the last write of a load. */
