@@ -18,7 +18,7 @@ const zones = Object.entries(forbidden).flatMap(([folder, others]) => [
 ]);
 
 export default tseslint.config(
-  { ignores: ['dist/', 'data/', '.local/', 'bench/results/', 'bench/.cache/', 'coverage/'] },
+  { ignores: ['dist/', '.build-*/', 'data/', '.local/', 'bench/results/', 'bench/.cache/', 'coverage/'] },
   js.configs.recommended,
   {
     files: ['**/*.ts'],

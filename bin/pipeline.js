@@ -1,7 +1,8 @@
 #!/usr/bin/env node
+import { join } from 'node:path';
+import { pathToFileURL } from 'node:url';
 import { bootstrap } from './bootstrap.js';
+import { build } from './build.js';
 
 bootstrap();
-const { register } = await import('tsx/esm/api');
-register();
-await import('../src/main.ts');
+await import(pathToFileURL(join(build(), 'main.js')).href);

@@ -1,0 +1,55 @@
+import { spawnSync } from 'node:child_process';
+import { createHash } from 'node:crypto';
+import { existsSync, mkdirSync, readdirSync, readFileSync, renameSync, rmSync, writeFileSync } from 'node:fs';
+import { dirname, join } from 'node:path';
+import { fileURLToPath } from 'node:url';
+import { ROOT } from './bootstrap.js';
+
+const SRC = join(ROOT, 'src');
+const sources = () => readdirSync(SRC, { recursive: true, encoding: 'utf8' }).filter((file) => file.endsWith('.ts'));
+
+/** A folder beside src/, so that relative paths stay right, named after what it is made of: it is never stale. */
+function buildFolder() {
+  const hash = createHash('sha256').update(readFileSync(fileURLToPath(import.meta.url)));
+  for (const file of sources().sort()) hash.update(file).update(readFileSync(join(SRC, file)));
+  return join(ROOT, `.build-${hash.digest('hex').slice(0, 12)}`);
+}
+
+/** Strips the types of src/, unless that was done before. Returns the folder with the JavaScript. */
+export function build() {
+  const folder = buildFolder();
+  // In a process of its own, whose memory goes with it.
+  if (!existsSync(folder)) spawnSync(process.execPath, [fileURLToPath(import.meta.url)], { stdio: 'inherit' });
+  return folder;
+}
+
+/** The folder appears all at once, by a rename, so several processes may build it together. */
+async function compile() {
+  const { default: ts } = await import('typescript');
+  const folder = buildFolder();
+  const temporary = `${folder}.${process.pid}`;
+  const compilerOptions = {
+    target: ts.ScriptTarget.ES2023,
+    module: ts.ModuleKind.ESNext,
+    verbatimModuleSyntax: true,
+    rewriteRelativeImportExtensions: true,
+  };
+  for (const file of sources()) {
+    const path = join(temporary, file.replace(/\.ts$/, '.js'));
+    const text = readFileSync(join(SRC, file), 'utf8');
+    mkdirSync(dirname(path), { recursive: true });
+    writeFileSync(path, ts.transpileModule(text, { compilerOptions, fileName: join(SRC, file) }).outputText);
+  }
+  try {
+    renameSync(temporary, folder);
+    for (const name of readdirSync(ROOT))
+      if (/^\.build-[0-9a-f]+$/.test(name) && join(ROOT, name) !== folder)
+        rmSync(join(ROOT, name), { recursive: true });
+  } catch (error) {
+    if (!existsSync(folder)) throw error;
+  } finally {
+    rmSync(temporary, { recursive: true, force: true });
+  }
+}
+
+if (process.argv[1] === fileURLToPath(import.meta.url)) await compile();
