@@ -51,7 +51,7 @@ export async function verify(needs: VerificationNeeds, options: VerificationOpti
   };
   const judge = createJudge(report, repair);
   const sample = createSample(isWhole ? 0 : (maxHours ?? SAMPLED_HOURS));
-  const checkFile = createFileCheck(needs, judge, report, sample.add);
+  const checkFile = createFileCheck(needs, judge, report, sample.add, repair);
   for await (const batch of inBatches(options.files(), goesOn)) {
     await Promise.all(batch.filter(() => Math.random() < share).map(checkFile));
     for (const _file of batch) options.onFile?.(report);

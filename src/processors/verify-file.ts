@@ -45,6 +45,7 @@ export function createFileCheck(
   judge: Judge,
   report: VerificationReport,
   onTouched: (hour: TouchedHour) => void,
+  repair: boolean,
 ) {
   const { DATA_DIR } = config;
   /** Vehicles whose newest status is known to be wrong: one report of each is told of. */
@@ -87,7 +88,8 @@ export function createFileCheck(
     let isTold = false;
     const problem = async () => {
       const wrong = await statusIs();
-      if (wrong === undefined || (!isTold && wrongStatuses.has(vehicle))) return undefined;
+      // To be told once is enough of a vehicle, but to be mended, its newest report must not be passed over.
+      if (wrong === undefined || (!repair && !isTold && wrongStatuses.has(vehicle))) return undefined;
       isTold = true;
       wrongStatuses.add(vehicle);
       return wrong;
