@@ -68,12 +68,12 @@ async function storeOldDays(space: Space, { fleet }: Provider, days: number, row
   await writePartitions(space.client, partitions());
 }
 
-/** A space with stored rows, of which yesterday's last ones are yet to come, and all that it takes to load them. */
-async function openStored(stores: Stores, rows: number, hours: number, newRows: number, say: (line: string) => void) {
+/** A space with so many stored rows of ten days, or of `times` as many days, and all that it takes to load more. */
+async function openStored(stores: Stores, rows: number, times: number, say: (line: string) => void) {
   const space = await openSpace(stores, NO_SCHEDULE);
-  // Spread over so many hours of yesterday, the files of the first part and then those of the rounds.
-  const lastDay = rows / 10;
-  const spacingUs = Math.floor((hours * HOUR_MS * 1_000) / (lastDay * 2));
+  const perDay = rows / 10;
+  // The first files fill yesterday's first half; those of the rounds follow.
+  const spacingUs = Math.floor((DAY_MS * 1_000) / (perDay * 2));
   const provider = createProvider({ ...providerOf(1, { vehicles: VEHICLES, records: RECORDS }), spacingUs });
   let time = dayBefore(1);
   const loaded: ProviderFile[] = [];
@@ -95,15 +95,15 @@ async function openStored(stores: Stores, rows: number, hours: number, newRows: 
   const roles = [space.startRole('watch'), space.startRole('process'), space.startRole('process')];
   await Promise.all(roles.map((role) => role.ready()));
   const started = performance.now();
-  await storeOldDays(space, provider, 9, (rows * 0.9) / 9 / VEHICLES);
-  await load(lastDay);
+  await storeOldDays(space, provider, 10 * times - 1, perDay / VEHICLES);
+  await load(perDay);
   await runOnce(space);
-  say(`  ${rows} rows are stored, in ${Math.round((performance.now() - started) / 1_000)} s`);
+  say(`  ${rows * times} rows are stored, in ${Math.round((performance.now() - started) / 1_000)} s`);
   return {
     space,
     /** Loads the new rows, not timed, then aggregates. */
     round: async (): Promise<{ figures: Figures }> => {
-      await load(newRows);
+      await load(rows / 100);
       const ms = await runOnce(space);
       await checkSummaries(space.client, summariesOf(loaded.flatMap(({ events }) => events)));
       return { figures: { [RUN]: ms / 1_000 } };
@@ -117,9 +117,8 @@ export const aggregation: Measurement = {
     'a run after 10,000 new rows: the last hours of a fleet of 100, of which ten days, or ten times as much, are stored',
   plan: async (stores, options) => {
     const rows = options.quick ? 100_000 : 1_000_000;
-    const newRows = rows / 100;
-    const few = await openStored(stores, rows, 24, newRows, options.say);
-    const many = await openStored(stores, rows * 10, 24, newRows, options.say);
+    const few = await openStored(stores, rows, 1, options.say);
+    const many = await openStored(stores, rows, 10, options.say);
     const contenders: Contender[] = [
       { name: `${rows} rows`, run: few.round },
       { name: `${rows * 10} rows`, run: many.round },
