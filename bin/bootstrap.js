@@ -5,8 +5,8 @@ import { fileURLToPath } from 'node:url';
 
 export const ROOT = dirname(dirname(fileURLToPath(import.meta.url)));
 
-/** @param {string} sentence */
-function give(sentence) {
+/** Says a sentence and ends. @param {string} sentence */
+export function give(sentence) {
   process.stderr.write(`${sentence}\n`);
   process.exit(1);
 }

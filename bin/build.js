@@ -3,7 +3,7 @@ import { createHash } from 'node:crypto';
 import { existsSync, mkdirSync, readdirSync, readFileSync, renameSync, rmSync, writeFileSync } from 'node:fs';
 import { dirname, join } from 'node:path';
 import { fileURLToPath } from 'node:url';
-import { ROOT } from './bootstrap.js';
+import { give, ROOT } from './bootstrap.js';
 
 const SRC = join(ROOT, 'src');
 const sources = () => readdirSync(SRC, { recursive: true, encoding: 'utf8' }).filter((file) => file.endsWith('.ts'));
@@ -19,7 +19,12 @@ function buildFolder() {
 export function build() {
   const folder = buildFolder();
   // In a process of its own, whose memory goes with it.
-  if (!existsSync(folder)) spawnSync(process.execPath, [fileURLToPath(import.meta.url)], { stdio: 'inherit' });
+  if (existsSync(folder)) return folder;
+  const { status } = spawnSync(process.execPath, [fileURLToPath(import.meta.url)], {
+    encoding: 'utf8',
+    stdio: ['ignore', 2, 'pipe'],
+  });
+  if (status !== 0) give(`The sources cannot be prepared in ${folder}: may this user write there, and is there room?`);
   return folder;
 }
 
