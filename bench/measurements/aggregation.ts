@@ -113,8 +113,7 @@ async function openStored(stores: Stores, rows: number, times: number, say: (lin
 
 export const aggregation: Measurement = {
   name: 'aggregation',
-  about:
-    'a run after 10,000 new rows: the last hours of a fleet of 100, of which ten days, or ten times as much, are stored',
+  about: 'a run after 1 % of new rows: the last hours of a fleet of 100, of which ten days, or a hundred, are stored',
   plan: async (stores, options) => {
     const rows = options.quick ? 100_000 : 1_000_000;
     const few = await openStored(stores, rows, 1, options.say);
