@@ -6,6 +6,7 @@ import {
   KEPT_LOADED,
   ingestJobId,
   ingestJobSchema,
+  isYoungerThan,
   mtimeMs,
   versionOf,
   type IngestJob,
@@ -16,6 +17,7 @@ import { isStoreAway } from '../storage/client.ts';
 import {
   isLoaded,
   ledgerRow,
+  NAMES_PER_QUERY,
   readVersions,
   settleDeadLetter,
   type FileState,
@@ -33,8 +35,6 @@ import { logFailures, workerOptions, type ProcessorNeeds } from './processor.ts'
 const STILL_MS = 2_000;
 /** A file that was alone in its processor when that ended, so many times, after it was among those of another. */
 const MAX_CRASHES = 2;
-/** Files that are looked up in the ledger in one round trip. */
-const NAMES_AT_ONCE = 50;
 /** A store that was away is waited for without counting an attempt, but not for ever by one job. */
 const MAX_STARTS = 1_000;
 
@@ -51,7 +51,7 @@ class NotWholeYet extends Error {
 /** Starts a worker that loads files. What it cannot load fails for good; see dead-letter.ts for what comes then. */
 export function createIngestWorker(shared: ProcessorNeeds): Worker<IngestJob, IngestResult> {
   const { config, store, log } = shared;
-  const lookUp = together<string, KnownVersion[]>(NAMES_AT_ONCE, async (names) => {
+  const lookUp = together<string, KnownVersion[]>(NAMES_PER_QUERY, async (names) => {
     const known = await readVersions(store, ...names);
     return names.map((name) => known.filter((version) => version.name === name));
   });
@@ -120,12 +120,6 @@ async function ingestSuspect(job: IngestBullJob, needs: IngestNeeds): Promise<In
   }
 }
 
-/** A time in the future is a wrong clock's, and says nothing. */
-function isYoung(file: IngestJob): boolean {
-  const ageMs = Date.now() - mtimeMs(file);
-  return ageMs >= 0 && ageMs < STILL_MS;
-}
-
 /** Loads the file version that a job names, or says with an error why not. */
 async function ingest(job: IngestBullJob, needs: IngestNeeds): Promise<IngestResult> {
   const { store, config, writeRows } = needs;
@@ -164,7 +158,7 @@ async function ingest(job: IngestBullJob, needs: IngestNeeds): Promise<IngestRes
     ]);
 
   // Judged once, before reading: what is found in a file that was young then is looked at again.
-  const young = isYoung(wanted);
+  const young = isYoungerThan(STILL_MS, wanted);
   let file: DataFile | undefined;
   try {
     if (own?.state === 'discarded') return result('discarded');

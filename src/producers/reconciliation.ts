@@ -2,7 +2,14 @@ import { setImmediate as breathe, setTimeout as sleep } from 'node:timers/promis
 import type { Logger } from 'pino';
 import type { Config } from '../config.ts';
 import { addDeadLetter, deadLetterId, type DeadLetterQueue } from '../queues/dead-letter.ts';
-import { enqueueFiles, ingestJobId, mtimeMs, versionOf, type IngestJob, type IngestQueue } from '../queues/ingest.ts';
+import {
+  enqueueFiles,
+  ingestJobId,
+  isYoungerThan,
+  versionOf,
+  type IngestJob,
+  type IngestQueue,
+} from '../queues/ingest.ts';
 import type { Store } from '../storage/client.ts';
 import { forgetFile, isLoaded, readVersions, type KnownVersion } from '../storage/files.ts';
 import { namesBelow, versionNow } from './data-folder.ts';
@@ -13,11 +20,6 @@ const PAGE = 500;
 const FULL_QUEUE_WAIT_MS = 250;
 /** A younger file may still be written; the watcher, or the next comparison, takes it. */
 const STILL_MS = 500;
-
-function isYoung(file: IngestJob): boolean {
-  const ageMs = Date.now() - mtimeMs(file);
-  return ageMs >= 0 && ageMs < STILL_MS;
-}
 
 export interface ReconciliationNeeds {
   readonly config: Config;
@@ -112,7 +114,7 @@ export function createReconciliation({
       total.seen += 1;
       const version = versionOf(file);
       if (before.get(name) === version) settledNow.set(name, version);
-      else if (isYoung(file)) total.young += 1;
+      else if (isYoungerThan(STILL_MS, file)) total.young += 1;
       else if (page.push(file) === PAGE) await comparePage(page.splice(0));
     }
     await comparePage(page);

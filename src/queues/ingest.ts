@@ -36,6 +36,12 @@ export const versionOf = ({ size, mtimeNs }: Pick<IngestJob, 'size' | 'mtimeNs'>
 /** The modification time, in ms since the epoch. */
 export const mtimeMs = ({ mtimeNs }: Pick<IngestJob, 'mtimeNs'>) => Number(BigInt(mtimeNs) / 1_000_000n);
 
+/** Whether a file changed less than so many ms ago. A time in the future is a wrong clock's, and says nothing. */
+export function isYoungerThan(ms: number, file: IngestJob): boolean {
+  const ageMs = Date.now() - mtimeMs(file);
+  return ageMs >= 0 && ageMs < ms;
+}
+
 /** The same version always has the same id, so it is never queued twice. */
 export function ingestJobId(file: IngestJob | { readonly name: string; readonly version: string }): string {
   const version = 'version' in file ? file.version : versionOf(file);

@@ -51,15 +51,17 @@ function clientOptions(config: Config, keyspace: string): ClientOptions {
 
 const contactPoints = (config: Config) => config.CASSANDRA_CONTACT_POINTS ?? ['127.0.0.1'];
 
-/** The statement that inserts rows of these columns, by the list of them, which a table's rows mostly share. */
-const statements = new WeakMap<readonly string[], string>();
-
 function insertQuery(table: string, columns: readonly string[], isTimed: boolean): string {
-  const known = statements.get(columns);
-  if (known !== undefined) return known;
   const using = isTimed ? ' USING TIMESTAMP ?' : '';
-  const query = `INSERT INTO ${table} (${columns.join(', ')}) VALUES (${columns.map(() => '?').join(', ')})${using}`;
-  statements.set(columns, query);
+  return `INSERT INTO ${table} (${columns.join(', ')}) VALUES (${columns.map(() => '?').join(', ')})${using}`;
+}
+
+/** The statements of rows, by the list of their columns, which all rows of a kind of file share. */
+const rowStatements = new WeakMap<readonly string[], string>();
+
+function rowQuery({ table, columns, timestamp }: Row): string {
+  const query = rowStatements.get(columns) ?? insertQuery(table, columns, timestamp !== undefined);
+  rowStatements.set(columns, query);
   return query;
 }
 
@@ -120,9 +122,9 @@ export async function connectStore(config: Config, log: Logger, keyspace = confi
     },
     /** Inserts rows together, as an unlogged batch. */
     insertRows: async (rows: readonly Row[]): Promise<void> => {
-      const queries = rows.map(({ table, columns, values, timestamp }) => ({
-        query: insertQuery(table, columns, timestamp !== undefined),
-        params: timestamp === undefined ? values : [...values, timestamp],
+      const queries = rows.map((row) => ({
+        query: rowQuery(row),
+        params: row.timestamp === undefined ? row.values : [...row.values, row.timestamp],
       }));
       await client.batch(queries, { logged: false, prepare: true });
     },

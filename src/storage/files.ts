@@ -2,7 +2,7 @@ import type { FileVersion, Rejection, Row } from '../datasets/dataset.ts';
 import type { Store } from './client.ts';
 
 /** Files that one ledger query asks for; the coordinator reads that many partitions at once. */
-const NAMES_PER_QUERY = 50;
+export const NAMES_PER_QUERY = 50;
 /** Characters of a rejected record that are kept. */
 const REJECTED_TEXT_LENGTH = 4_000;
 
