@@ -73,9 +73,9 @@ async function run(space: Space, data: { rebuild?: boolean } = {}): Promise<Reco
   const { id = '' } = await queue.add('run by hand', data);
   return eventually(
     async () => {
-      const job = await queue.getJob(id);
-      expect(await job?.getState()).toBe('completed');
-      return job?.returnvalue as Record<string, unknown>;
+      expect(await queue.getJobState(id)).toBe('completed');
+      // Read after the state: a job that was read before it ended has no result yet.
+      return (await queue.getJob(id))?.returnvalue as Record<string, unknown>;
     },
     { withinMs: 50_000 },
   );

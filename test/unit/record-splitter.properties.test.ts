@@ -50,7 +50,7 @@ function expectRecords(records: readonly RawRecord[], expected: readonly unknown
 it('an array that is cut into chunks anywhere gives the elements that JSON.parse gives', () => {
   fc.assert(
     fc.property(arrayFile, borders, (text, cuts) => {
-      const expected: unknown[] = JSON.parse(text.replace('\ufeff', ''));
+      const expected: unknown[] = JSON.parse(text.replace(/^\ufeff/, ''));
       expectRecords(split(createArraySplitter(MAX_RECORD_BYTES), Buffer.from(text), cuts), expected);
     }),
   );
@@ -59,7 +59,7 @@ it('an array that is cut into chunks anywhere gives the elements that JSON.parse
 it('lines that are cut into chunks anywhere give what JSON.parse gives of each that is not blank', () => {
   fc.assert(
     fc.property(linesFile, borders, (text, cuts) => {
-      const lines = text.replace('\ufeff', '').split('\n');
+      const lines = text.replace(/^\ufeff/, '').split('\n');
       const expected = lines.filter((one) => /[^ \t\r]/.test(one)).map((one): unknown => JSON.parse(one));
       const read = () => split(createLineSplitter(MAX_RECORD_BYTES), Buffer.from(text), cuts);
       if (expected.length === 0) expect(read).toThrow('empty: it holds no JSON');
