@@ -37,18 +37,42 @@ export interface CanonicalMembers {
   readonly texts: readonly string[];
 }
 
+/** Layouts of objects that are remembered: a file's records mostly have one, and their inner objects another. */
+const REMEMBERED_LAYOUTS = 100;
+type Layout = { readonly keys: readonly string[]; readonly sorted: readonly string[] };
+const layouts = new Map<string, Layout>();
+const prefixes = new Map<string, string>();
+
+function sortedKeys(value: JsonObject): readonly string[] {
+  const keys = Object.keys(value);
+  // The first key and the number of keys mostly tell layouts apart; that all are the same is looked at.
+  const id = `${keys.length} ${keys[0]}`;
+  const known = layouts.get(id);
+  if (known?.keys.every((key, index) => key === keys[index]) === true) return known.sorted;
+  return remember(layouts, id, { keys, sorted: keys.toSorted() }).sorted;
+}
+
+/** A key as canonical JSON has it before its value. */
+const prefixOf = (key: string) => prefixes.get(key) ?? remember(prefixes, key, `${canonicalJson(key)}:`);
+
+function remember<Value>(known: Map<string, Value>, key: string, value: Value): Value {
+  if (known.size >= REMEMBERED_LAYOUTS) known.clear();
+  known.set(key, value);
+  return value;
+}
+
 /** As `canonicalJson` for each member of an object. */
 export function canonicalMembers(value: JsonObject, depth = 0): CanonicalMembers {
-  const keys = Object.keys(value).sort();
+  const keys = sortedKeys(value);
   return { keys, texts: keys.map((key) => canonicalJson(value[key] ?? null, depth + 1)) };
 }
 
 /** The canonical text of an object with these members, or with those of them that are `wanted`. */
 export function joinMembers({ keys, texts }: CanonicalMembers, wanted?: (key: string) => boolean): string {
-  let joined = '';
+  let joined = '{';
   for (const [index, key] of keys.entries())
-    if (wanted?.(key) !== false) joined += `${joined === '' ? '' : ','}${canonicalJson(key)}:${texts[index]}`;
-  return `{${joined}}`;
+    if (wanted?.(key) !== false) joined += (joined.length === 1 ? '' : ',') + prefixOf(key) + (texts[index] ?? '');
+  return joined + '}';
 }
 
 /**

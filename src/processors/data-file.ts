@@ -1,6 +1,6 @@
-import { constants } from 'node:fs';
-import { open, realpath, type FileHandle } from 'node:fs/promises';
+import { closeSync, constants, fstatSync, openSync, read, readSync, realpathSync } from 'node:fs';
 import { join, sep } from 'node:path';
+import { promisify } from 'node:util';
 
 /**
  * What is wrong with a file, in words for the person who mends it. It is final once the file has stood still: a file
@@ -15,9 +15,12 @@ export class FileGone extends Error {
   override name = 'FileGone';
 }
 
-/** An open file of the data folder, and the version that was opened. */
+/**
+ * An open file of the data folder, by its descriptor, and the version that was opened. What is small is done at once:
+ * a promise for each step of a usual file costs more time than reading it.
+ */
 export interface DataFile {
-  readonly handle: FileHandle;
+  readonly fd: number;
   readonly size: number;
   readonly mtimeNs: bigint;
 }
@@ -38,15 +41,15 @@ const PROBLEMS: Readonly<Record<string, string>> = {
  * @param name a path below the data folder that was checked to hold no `..`
  * @throws FileProblem that says why the file cannot be read
  */
-export async function openDataFile(dataDir: string, name: string, maxBytes: number): Promise<DataFile> {
-  const handle = await openInside(dataDir, name);
+export function openDataFile(dataDir: string, name: string, maxBytes: number): DataFile {
+  const fd = openInside(dataDir, name);
   try {
-    const stat = await handle.stat({ bigint: true });
+    const stat = fstatSync(fd, { bigint: true });
     if (!stat.isFile()) throw new FileProblem('not a regular file');
-    if (stat.size <= maxBytes) return { handle, size: Number(stat.size), mtimeNs: stat.mtimeNs };
+    if (stat.size <= maxBytes) return { fd, size: Number(stat.size), mtimeNs: stat.mtimeNs };
     throw new FileProblem(`larger than MAX_FILE_BYTES: ${stat.size} of at most ${maxBytes} bytes`);
   } catch (error) {
-    await handle.close();
+    closeSync(fd);
     throw error;
   }
 }
@@ -55,21 +58,23 @@ const FLAGS = constants.O_RDONLY | constants.O_NOFOLLOW | constants.O_NONBLOCK;
 const codeOf = (error: unknown) => (error instanceof Error && 'code' in error ? String(error.code) : '');
 
 /** The path of a file with all links resolved, also those of the folders above it. */
-async function resolveInside(dataDir: string, name: string): Promise<string> {
-  const path = await realpath(join(dataDir, name));
-  if (`${path}${sep}`.startsWith((await realpath(dataDir)) + sep)) return path;
+function resolveInside(dataDir: string, name: string): string {
+  const path = realpathSync(join(dataDir, name));
+  if (`${path}${sep}`.startsWith(realpathSync(dataDir) + sep)) return path;
   throw new FileProblem('a link that leads out of the data folder');
 }
 
-async function openInside(dataDir: string, name: string): Promise<FileHandle> {
-  const openResolved = async () => open(await resolveInside(dataDir, name), FLAGS);
+function openInside(dataDir: string, name: string): number {
+  const openResolved = () => openSync(resolveInside(dataDir, name), FLAGS);
   try {
-    if (name.includes('/')) return await openResolved();
-    // Straight in the folder, only a link could lead elsewhere, and that is not followed.
-    return await open(join(dataDir, name), FLAGS).catch((error: unknown) => {
+    if (name.includes('/')) return openResolved();
+    try {
+      return openSync(join(dataDir, name), FLAGS);
+    } catch (error) {
+      // Straight in the folder, only a link could lead elsewhere, and that is not followed.
       if (codeOf(error) === 'ELOOP') return openResolved();
       throw error;
-    });
+    }
   } catch (error) {
     const code = codeOf(error);
     if (code in PROBLEMS) throw new FileProblem(PROBLEMS[code], { cause: error });
@@ -80,8 +85,25 @@ async function openInside(dataDir: string, name: string): Promise<FileHandle> {
   }
 }
 
+const readLater = promisify(read);
+
+/** Reads a file from its start, so many bytes at a time. */
+export async function* readBytes({ fd, size }: DataFile, atOnce: number): AsyncGenerator<Buffer> {
+  for (let position = 0; ;) {
+    const buffer = Buffer.allocUnsafe(Math.max(1, Math.min(atOnce, size - position)));
+    const bytesRead =
+      size <= atOnce
+        ? readSync(fd, buffer, 0, buffer.length, position)
+        : (await readLater(fd, buffer, 0, buffer.length, position)).bytesRead;
+    if (bytesRead === 0) return;
+    position += bytesRead;
+    yield buffer.subarray(0, bytesRead);
+    if (position >= size) return;
+  }
+}
+
 /** Whether the open file still is the version that was opened. */
-export async function isSameVersion({ handle, size, mtimeNs }: DataFile): Promise<boolean> {
-  const now = await handle.stat({ bigint: true });
+export function isSameVersion({ fd, size, mtimeNs }: DataFile): boolean {
+  const now = fstatSync(fd, { bigint: true });
   return Number(now.size) === size && now.mtimeNs === mtimeNs;
 }

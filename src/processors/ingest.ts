@@ -1,3 +1,5 @@
+import { closeSync } from 'node:fs';
+import { Semaphore } from 'async-mutex';
 import { DelayedError, UnrecoverableError, Worker, type Job } from 'bullmq';
 import { datasetOf } from '../datasets/catalog.ts';
 import {
@@ -12,6 +14,7 @@ import {
   type IngestJob,
   type IngestResult,
 } from '../queues/ingest.ts';
+import type { Row } from '../datasets/dataset.ts';
 import { createChangeLog } from '../storage/change-log.ts';
 import { isStoreAway } from '../storage/client.ts';
 import {
@@ -24,7 +27,7 @@ import {
   type KnownVersion,
   type LedgerEntry,
 } from '../storage/files.ts';
-import { createRowWriter } from '../storage/rows.ts';
+import { createRowWriter, type RowWriter } from '../storage/rows.ts';
 import { together } from '../storage/together.ts';
 import { FileGone, FileProblem, isSameVersion, openDataFile, type DataFile } from './data-file.ts';
 import { checkFile, loadFile, type LoadOptions } from './load-file.ts';
@@ -35,13 +38,19 @@ import { logFailures, workerOptions, type ProcessorNeeds } from './processor.ts'
 const STILL_MS = 2_000;
 /** A file that was alone in its processor when that ended, so many times, after it was among those of another. */
 const MAX_CRASHES = 2;
+/** What one process loads at once, in units of a small file; a large one counts as so many, a piece of it is in memory. */
+const UNITS_AT_ONCE = 256;
+const UNIT_BYTES = 64 * 1024;
+const MAX_UNITS = 16;
 /** A store that was away is waited for without counting an attempt, but not for ever by one job. */
 const MAX_STARTS = 1_000;
 
 type IngestBullJob = Job<IngestJob, IngestResult>;
 /** What the loads of one process share, beside what all processors do. */
-type IngestNeeds = ProcessorNeeds &
-  Pick<LoadOptions, 'writeRows' | 'announced'> & { readonly lookUp: (name: string) => Promise<KnownVersion[]> };
+interface IngestNeeds extends ProcessorNeeds, Pick<LoadOptions, 'announced'> {
+  readonly writeRows: RowWriter;
+  readonly lookUp: (name: string) => Promise<KnownVersion[]>;
+}
 
 /** What is wrong with a young file; it is judged when it has stood still, which costs no attempt. */
 class NotWholeYet extends Error {
@@ -58,12 +67,13 @@ export function createIngestWorker(shared: ProcessorNeeds): Worker<IngestJob, In
   const announced = createChangeLog(store, config.SETTLE_SECONDS * 1000);
   const needs: IngestNeeds = { ...shared, lookUp, announced, writeRows: createRowWriter(store) };
   const away = pauseWhileAway(store, log);
-  const turns = createTurns();
+  const room = new Semaphore(UNITS_AT_ONCE);
 
   async function process(job: IngestBullJob, token?: string): Promise<IngestResult> {
     try {
-      if (job.stalledCounter === 0) return await turns.together(() => ingest(job, needs));
-      return await turns.alone(() => ingestSuspect(job, needs));
+      const wanted = fileOf(job);
+      if (job.stalledCounter === 0) return await room.runExclusive(() => ingest(job, wanted, needs), unitsOf(wanted));
+      return await room.runExclusive(() => ingestSuspect(job, wanted, needs), UNITS_AT_ONCE);
     } catch (error) {
       const storeAway = isStoreAway(error) && job.attemptsStarted < MAX_STARTS;
       if (!storeAway && !(error instanceof NotWholeYet)) throw error;
@@ -85,51 +95,41 @@ export function createIngestWorker(shared: ProcessorNeeds): Worker<IngestJob, In
   return worker;
 }
 
-/** Lets loads of a process run together, and one at a time alone. */
-function createTurns() {
-  const running = new Set<Promise<unknown>>();
-  let lastAlone: Promise<unknown> = Promise.resolve();
-  return {
-    together: async <T>(work: () => Promise<T>): Promise<T> => {
-      for (let awaited; awaited !== lastAlone;) await (awaited = lastAlone);
-      const run = work();
-      running.add(run);
-      return run.finally(() => running.delete(run));
-    },
-    alone: <T>(work: () => Promise<T>): Promise<T> => {
-      const run = lastAlone.then(() => Promise.allSettled(running)).then(work);
-      lastAlone = run.catch(() => undefined);
-      return run;
-    },
-  };
+/** How many UNITS_AT_ONCE a load takes. */
+function unitsOf({ name, size }: IngestJob): number {
+  return name.endsWith('.gz') ? MAX_UNITS : Math.min(MAX_UNITS, Math.ceil((size + 1) / UNIT_BYTES));
 }
 
 /**
  * Loads a file whose processor died. Perhaps it was this file that ended it, so it is loaded alone, and only what happens
  * then is held against it: the others that were in the same processor are not to blame.
  */
-async function ingestSuspect(job: IngestBullJob, needs: IngestNeeds): Promise<IngestResult> {
-  const { crashes = 0, ...file } = job.data;
+async function ingestSuspect(job: IngestBullJob, wanted: IngestJob, needs: IngestNeeds): Promise<IngestResult> {
+  const { crashes = 0, ...file } = wanted;
   if (crashes >= MAX_CRASHES) throw new UnrecoverableError(`ended ${MAX_CRASHES + 1} processors that were loading it`);
   await job.updateData({ ...file, crashes: crashes + 1 });
   try {
-    return await ingest(job, needs);
+    return await ingest(job, wanted, needs);
   } catch (error) {
     await job.updateData({ ...file, crashes });
     throw error;
   }
 }
 
-/** Loads the file version that a job names, or says with an error why not. */
-async function ingest(job: IngestBullJob, needs: IngestNeeds): Promise<IngestResult> {
-  const { store, config, writeRows } = needs;
-  const started = { at: new Date(store.now()), clock: performance.now() };
+/** The file version that a job names. @throws UnrecoverableError for one that somebody added with other data */
+function fileOf(job: IngestBullJob): IngestJob {
   const parsed = ingestJobSchema.safeParse(job.data);
-  if (!parsed.success) {
-    const problems = parsed.error.issues.map(({ path, message }) => `${path.join('.')}: ${message}`);
-    throw new UnrecoverableError(`the job's data is not a file version: ${problems.join('; ')}`);
-  }
-  const wanted = parsed.data;
+  if (parsed.success) return parsed.data;
+  const problems = parsed.error.issues.map(({ path, message }) => `${path.join('.')}: ${message}`);
+  throw new UnrecoverableError(`the job's data is not a file version: ${problems.join('; ')}`);
+}
+
+/** Loads the file version that a job names, or says with an error why not. */
+async function ingest(job: IngestBullJob, wanted: IngestJob, needs: IngestNeeds): Promise<IngestResult> {
+  const { store, config } = needs;
+  // Files that arrive now do not wait behind the rows of a backlog either.
+  const writeRows = (rows: readonly Row[]) => needs.writeRows(rows, job.priority === 0);
+  const started = { at: new Date(store.now()), clock: performance.now() };
   const kind = datasetOf(wanted.name);
   if (kind === undefined) throw new UnrecoverableError('no kind of file has a name like this');
   const lineage = { name: wanted.name, version: versionOf(wanted) };
@@ -166,14 +166,7 @@ async function ingest(job: IngestBullJob, needs: IngestNeeds): Promise<IngestRes
       await settleOthers(needs, wanted, known);
       return result('already loaded');
     }
-    file = await openDataFile(config.DATA_DIR, wanted.name, config.MAX_FILE_BYTES).catch((error: unknown) => {
-      if (error instanceof FileGone && isOutlived(wanted, known)) return undefined;
-      throw error;
-    });
-    if (file === undefined) {
-      await job.log('it is gone, and a newer version of it was loaded');
-      return result('superseded');
-    }
+    file = openDataFile(config.DATA_DIR, wanted.name, config.MAX_FILE_BYTES);
     const there = { name: wanted.name, size: file.size, mtimeNs: String(file.mtimeNs) };
     if (versionOf(there) !== lineage.version) {
       await enqueueFiles(needs.ingestQueue, [there], { attempts: config.INGEST_ATTEMPTS, backlog: false });
@@ -187,6 +180,7 @@ async function ingest(job: IngestBullJob, needs: IngestNeeds): Promise<IngestRes
     const options: LoadOptions = {
       ...kind,
       ...needs,
+      writeRows,
       context: { lineage, sourceTimeZone: config.SOURCE_TIME_ZONE, now: store.now() },
       maxRecordBytes: config.MAX_RECORD_BYTES,
       maxBytes: config.MAX_FILE_BYTES,
@@ -194,7 +188,7 @@ async function ingest(job: IngestBullJob, needs: IngestNeeds): Promise<IngestRes
       mayGrow: young,
     };
     const checked = await checkFile(file, options);
-    if (!(await isSameVersion(file))) throw new Error('changed while it was read');
+    if (!isSameVersion(file)) throw new Error('changed while it was read');
     const { sha256, records, rejected } = checked;
     const isCopy = known.some((one) => one.state === 'loaded' && one.sha256 === sha256);
     if (!isCopy) await loadFile(file, checked, options, progressOf(job, file.size));
@@ -215,11 +209,15 @@ async function ingest(job: IngestBullJob, needs: IngestNeeds): Promise<IngestRes
     if (!isCopy) count(needs, kind.dataset.name, done, wanted);
     return done;
   } catch (error) {
+    if (error instanceof FileGone && isOutlived(wanted, known)) {
+      await job.log('it is gone, and a newer version of it was loaded');
+      return result('superseded');
+    }
     if (!(error instanceof FileProblem)) throw error;
     if (young) throw new NotWholeYet(`not whole yet? ${error.message}`, { cause: error });
     throw new UnrecoverableError(error.message);
   } finally {
-    await file?.handle.close();
+    if (file !== undefined) closeSync(file.fd);
   }
 }
 

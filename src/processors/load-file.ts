@@ -1,7 +1,7 @@
 import type { ChangeLog, TouchedHour } from '../storage/change-log.ts';
 import type { Store } from '../storage/client.ts';
 import { recordRejections, type RejectedRecord } from '../storage/files.ts';
-import type { RowWriter } from '../storage/rows.ts';
+import type { Row } from '../datasets/dataset.ts';
 import { FileProblem, type DataFile } from './data-file.ts';
 import { readRecords, type Chunk, type ReadOptions } from './record-reader.ts';
 
@@ -21,7 +21,7 @@ export interface CheckedFile {
 /** How a file is read and written. */
 export interface LoadOptions extends ReadOptions {
   readonly store: Store;
-  readonly writeRows: RowWriter;
+  readonly writeRows: (rows: readonly Row[]) => Promise<unknown>;
   readonly announced: ChangeLog;
   readonly maxRejectedRatio: number;
 }

@@ -6,7 +6,7 @@ import type { FileFormat } from '../datasets/catalog.ts';
 import { isRejection, type Dataset, type RecordContext, type TakenRecord } from '../datasets/dataset.ts';
 import { isLossless, parseJson, type Json } from '../datasets/json.ts';
 import type { RejectedRecord } from '../storage/files.ts';
-import { FileProblem, type DataFile } from './data-file.ts';
+import { FileProblem, readBytes, type DataFile } from './data-file.ts';
 import { createArraySplitter, createLineSplitter, type RawRecord } from './record-splitter.ts';
 
 /** Bytes read at once; a chunk of records is what they end. A provider's usual file is one chunk. */
@@ -48,7 +48,7 @@ export async function* readRecords(file: DataFile, options: ReadOptions): AsyncG
   const hash = createHash('sha256');
   let bytesRead = 0;
   const raw = async function* () {
-    for await (const bytes of readBytes(file)) {
+    for await (const bytes of readBytes(file, READ_BYTES)) {
       hash.update(bytes);
       bytesRead += bytes.length;
       yield bytes;
@@ -81,7 +81,7 @@ export async function* readRecords(file: DataFile, options: ReadOptions): AsyncG
 
 async function readSmall(file: DataFile): Promise<Buffer> {
   const parts: Buffer[] = [];
-  for await (const bytes of readBytes(file)) parts.push(bytes);
+  for await (const bytes of readBytes(file, READ_BYTES)) parts.push(bytes);
   return Buffer.concat(parts);
 }
 
@@ -105,17 +105,6 @@ function takeAll(bytes: Buffer, { dataset, context }: ReadOptions): TakenRecord[
   } catch (error) {
     if (error instanceof SyntaxError || error instanceof RangeError) return undefined;
     throw error;
-  }
-}
-
-async function* readBytes({ handle, size }: DataFile): AsyncGenerator<Buffer> {
-  for (let position = 0; ;) {
-    const buffer = Buffer.allocUnsafe(Math.max(1, Math.min(READ_BYTES, size - position)));
-    const { bytesRead } = await handle.read(buffer, 0, buffer.length, position);
-    if (bytesRead === 0) return;
-    position += bytesRead;
-    yield buffer.subarray(0, bytesRead);
-    if (position >= size) return;
   }
 }
 

@@ -1,4 +1,4 @@
-import { existsSync } from 'node:fs';
+import { closeSync, existsSync } from 'node:fs';
 import { mkdir, rename, stat } from 'node:fs/promises';
 import { dirname, join } from 'node:path';
 import pLimit from 'p-limit';
@@ -133,7 +133,7 @@ export function createFileCheck(
     const kind = datasetOf(file.name);
     if (kind === undefined) return;
     const lineage = { name: origin.name, version: origin.version };
-    const opened = await openDataFile(DATA_DIR, path, config.MAX_FILE_BYTES);
+    const opened = openDataFile(DATA_DIR, path, config.MAX_FILE_BYTES);
     try {
       const reading = readRecords(opened, {
         ...kind,
@@ -150,7 +150,7 @@ export function createFileCheck(
         taken += next.value.taken.length;
         rejected += next.value.rejected.length;
       }
-      if (!(await isSameVersion(opened))) return;
+      if (!isSameVersion(opened)) return;
       report.files += 1;
       report.records += taken + rejected;
       const isOrigin = origin.version === versionOf(file);
@@ -168,7 +168,7 @@ export function createFileCheck(
       const what = `files: ${file.name}`;
       await judge([{ what, problem: () => rowProblem(store, row), mend: () => store.insert(row) }]);
     } finally {
-      await opened.handle.close();
+      closeSync(opened.fd);
     }
   }
 

@@ -1,12 +1,15 @@
 import type { Row } from '../datasets/dataset.ts';
 
-/** Cassandra warns about a batch over 5 KiB, and about one of over ten partitions. */
-const BATCH_BYTES = 4_500;
-const BATCH_PARTITIONS = 10;
-/** What a row costs beside its texts: clustering, cell headers, numbers. An estimate, on the high side. */
-const ROW_OVERHEAD_BYTES = 120;
-/** Batches under way at once. While all are, rows gather, so that those of one partition go together. */
-const MAX_BATCHES = 24;
+/** Cassandra warns about a batch of several partitions over 5 KiB, and about one of over ten partitions. */
+const MIXED_BYTES = 4_500;
+const MIXED_PARTITIONS = 10;
+/** One of a single partition is one mutation, of whatever size; beyond some tens of rows nothing is gained. */
+const SINGLE_BYTES = 16_000;
+/** What a row and each of its cells cost beside the texts, as Cassandra reckons. On the high side. */
+const ROW_BYTES = 60;
+const CELL_BYTES = 18;
+/** Batches under way at once: enough to keep Cassandra busy. While all are, rows gather, so that those of one partition go together. */
+const MAX_BATCHES = 8;
 
 /** One call of `write`: how many of its rows are not acknowledged yet. */
 type Call = { left: number; resolve: () => void; reject: (error: unknown) => void };
@@ -16,7 +19,7 @@ type Group = { rows: Row[]; sizes: number[]; calls: Call[] };
 export type RowWriter = ReturnType<typeof createRowWriter>;
 
 function estimatedBytes({ values }: Row): number {
-  let bytes = ROW_OVERHEAD_BYTES;
+  let bytes = ROW_BYTES + CELL_BYTES * values.length;
   for (const value of values) if (typeof value === 'string') bytes += Buffer.byteLength(value);
   return bytes;
 }
@@ -26,6 +29,23 @@ function isNewer(row: Row, other: Row): boolean {
   const [own, others] = [row.timestamp ?? 0n, other.timestamp ?? 0n];
   return own === others ? (row.rank ?? '') > (other.rank ?? '') : own > others;
 }
+
+/** Takes the rows that waited longest, as many as fit into so many bytes, and at least one. */
+function takeRows({ rows, sizes, calls }: Group, room: number) {
+  let fitting = 0;
+  let bytes = 0;
+  for (const size of sizes) {
+    if (fitting > 0 && bytes + size > room) break;
+    bytes += size;
+    fitting += 1;
+  }
+  sizes.splice(0, fitting);
+  const taken = rows.splice(0, fitting);
+  // Of rows that overwrite one another only one is left, and all calls wait for it.
+  return { rows: taken, bytes, calls: rows.length === 0 ? calls : calls.splice(0, fitting) };
+}
+
+const total = (sizes: readonly number[]) => sizes.reduce((sum, size) => sum + size, 0);
 
 /**
  * Makes the writer that all loads of a process share. It sends unlogged batches: of one partition, or of several where
@@ -37,10 +57,13 @@ export function createRowWriter(store: {
 }) {
   /** By table and partition, in the order in which they came. */
   const groups = new Map<string, Group>();
+  /** Groups with rows that go before all others. */
+  const urgent = new Set<string>();
   let underWay = 0;
 
-  function add(row: Row, call: Call): void {
+  function add(row: Row, call: Call, isUrgent: boolean): void {
     const key = `${row.table} ${row.partition}`;
+    if (isUrgent) urgent.add(key);
     const group = groups.get(key);
     if (group === undefined) groups.set(key, { rows: [row], sizes: [estimatedBytes(row)], calls: [call] });
     else {
@@ -53,25 +76,23 @@ export function createRowWriter(store: {
     }
   }
 
-  /** Takes the rows that waited longest, with those of their partition, and with further partitions where there is room. */
+  /** Takes rows of the partition that waited longest, and all of further ones where they are few and there is room. */
   function takeBatch(): { rows: Row[]; calls: Call[] } {
     const batch: { rows: Row[]; calls: Call[] } = { rows: [], calls: [] };
-    const maxPartitions = store.everyNodeHasAll() ? BATCH_PARTITIONS : 1;
-    let [room, partitions] = [BATCH_BYTES, 0];
-    for (const [key, { rows, sizes, calls }] of groups) {
-      let fitting = 0;
-      for (const size of sizes) {
-        if (size > room && batch.rows.length + fitting > 0) break;
-        room -= size;
-        fitting += 1;
-      }
-      batch.rows.push(...rows.splice(0, fitting));
-      sizes.splice(0, fitting);
-      // Of rows that overwrite one another only one is left, and all calls wait for it.
-      batch.calls.push(...(rows.length === 0 ? calls : calls.splice(0, fitting)));
-      if (rows.length > 0) break;
-      groups.delete(key);
+    const maxPartitions = store.everyNodeHasAll() ? MIXED_PARTITIONS : 1;
+    let [bytes, partitions] = [0, 0];
+    for (const key of urgent.size > 0 ? urgent : groups.keys()) {
+      const group = groups.get(key);
+      if (group === undefined) continue;
+      if (partitions > 0 && bytes + total(group.sizes) > MIXED_BYTES) break;
+      const taken = takeRows(group, SINGLE_BYTES);
+      batch.rows.push(...taken.rows);
+      batch.calls.push(...taken.calls);
+      bytes += taken.bytes;
       partitions += 1;
+      if (group.rows.length > 0) break;
+      groups.delete(key);
+      urgent.delete(key);
       if (partitions === maxPartitions) break;
     }
     return batch;
@@ -98,15 +119,15 @@ export function createRowWriter(store: {
     }
   }
 
-  /** Resolves when every row is acknowledged. Writing them again changes nothing. */
-  return (rows: readonly Row[]): Promise<void> =>
+  /** Resolves when every row is acknowledged. Writing them again changes nothing. Urgent ones go before all others. */
+  return (rows: readonly Row[], isUrgent = false): Promise<void> =>
     new Promise((resolve, reject) => {
       if (rows.length === 0) {
         resolve();
         return;
       }
       const call = { left: rows.length, resolve, reject };
-      for (const row of rows) add(row, call);
+      for (const row of rows) add(row, call, isUrgent);
       // At the end of the turn, so that what is read in the same one goes together.
       setImmediate(send);
     });

@@ -1,4 +1,5 @@
 import { once } from 'node:events';
+import { closeSync, readFileSync } from 'node:fs';
 import { mkdir, mkdtemp, realpath, rm, symlink, writeFile } from 'node:fs/promises';
 import { createServer, type Server } from 'node:net';
 import { tmpdir } from 'node:os';
@@ -106,7 +107,7 @@ function expected(name: string): string {
   return found.entry === 'file' ? found.path.slice(root.length + 1) : NOT_REGULAR;
 }
 
-it('whatever links a path goes through, only regular files inside of the data folder are read, and a reason is given', async () => {
+it('whatever links a path goes through, only regular files inside of the data folder are read, and a reason is given', () => {
   const path = fc
     .tuple(
       fc.array(fc.oneof({ weight: 9, arbitrary: fc.constantFrom(...names) }, fc.constantFrom('.', '')), {
@@ -116,18 +117,18 @@ it('whatever links a path goes through, only regular files inside of the data fo
     )
     .map(([parts, last]) => [...parts, last].join('/'))
     .filter((text) => !text.startsWith('/'));
-  await fc.assert(
-    fc.asyncProperty(path, fc.constantFrom('data', 'alias', 'data/d/up'), async (name, dataDir) => {
-      expect(await read(join(root, dataDir), name)).toBe(expected(name));
+  fc.assert(
+    fc.property(path, fc.constantFrom('data', 'alias', 'data/d/up'), (name, dataDir) => {
+      expect(read(join(root, dataDir), name)).toBe(expected(name));
     }),
   );
 });
 
-async function read(dataDir: string, name: string): Promise<string> {
+function read(dataDir: string, name: string): string {
   try {
-    const { handle, size } = await openDataFile(dataDir, name, 1_000);
-    const content = await handle.readFile('utf8');
-    await handle.close();
+    const { fd, size } = openDataFile(dataDir, name, 1_000);
+    const content = readFileSync(fd, 'utf8');
+    closeSync(fd);
     expect(size).toBe(content.length);
     return content;
   } catch (error) {

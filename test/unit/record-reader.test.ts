@@ -1,3 +1,4 @@
+import { closeSync } from 'node:fs';
 import { mkdtemp, rm, writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
@@ -31,7 +32,7 @@ async function read(extension: string, content: Buffer | string): Promise<Readin
   if (kind === undefined) throw new Error(`${name} is no data file`);
   const ids: unknown[] = [];
   const rejected: { index: number; field: string; reason: string }[] = [];
-  const file = await openDataFile(folder, name, MAX_BYTES);
+  const file = openDataFile(folder, name, MAX_BYTES);
   try {
     const chunks = readRecords(file, {
       ...kind,
@@ -50,7 +51,7 @@ async function read(extension: string, content: Buffer | string): Promise<Readin
     if (error instanceof FileProblem) return error.message;
     throw error;
   } finally {
-    await file.handle.close();
+    closeSync(file.fd);
   }
 }
 
