@@ -2,14 +2,7 @@ import { setImmediate as breathe, setTimeout as sleep } from 'node:timers/promis
 import type { Logger } from 'pino';
 import type { Config } from '../config.ts';
 import { addDeadLetter, deadLetterId, type DeadLetterQueue } from '../queues/dead-letter.ts';
-import {
-  enqueueFiles,
-  ingestJobId,
-  isYoungerThan,
-  versionOf,
-  type IngestJob,
-  type IngestQueue,
-} from '../queues/ingest.ts';
+import { enqueueFiles, isYoungerThan, versionOf, type IngestJob, type IngestQueue } from '../queues/ingest.ts';
 import type { Store } from '../storage/client.ts';
 import { forgetFile, isLoaded, readVersions, type KnownVersion } from '../storage/files.ts';
 import { namesBelow, versionNow } from './data-folder.ts';
@@ -86,10 +79,10 @@ export function createReconciliation({
     async function comparePage(page: readonly IngestJob[]): Promise<void> {
       const names = page.map(({ name }) => name);
       const known = new Map<string, KnownVersion>();
-      for (const version of await readVersions(store, ...names)) known.set(ingestJobId(version), version);
+      for (const row of await readVersions(store, ...names)) known.set(`${row.version} ${row.name}`, row);
       const missing: IngestJob[] = [];
       for (const file of page) {
-        const row = known.get(ingestJobId(file));
+        const row = known.get(`${versionOf(file)} ${file.name}`);
         if (row === undefined || row.state === 'superseded') missing.push(file);
         else if (isDoubtful(row)) {
           await forgetFile(store, row);
