@@ -15,12 +15,13 @@ type Value = string | number | bigint | Date | null | undefined;
 
 /**
  * One row to write; `values` are in the order of `columns`, undefined leaves one unset. Rows of one table with the same
- * text as `partition` lie in one partition. With a `timestamp`, the write time in µs, they are the same row, and of
- * equal times the greater `rank` is the newer one.
+ * texts as `partition` and `key` are the same row, of which the later one counts; with a `timestamp`, the write time in
+ * µs, the one with the greatest, and of equal times the one with the greater `rank`.
  */
 export interface Row {
   readonly table: string;
   readonly partition: string;
+  readonly key: string;
   readonly columns: readonly string[];
   readonly values: readonly Value[];
   readonly timestamp?: bigint;

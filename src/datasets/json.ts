@@ -37,8 +37,10 @@ export interface CanonicalMembers {
   readonly texts: readonly string[];
 }
 
-/** Layouts of objects that are remembered: a file's records mostly have one, and their inner objects another. */
+/** Layouts of objects that are remembered: a file's records mostly have one, and their inner objects another. Only small ones. */
 const REMEMBERED_LAYOUTS = 100;
+const LAYOUT_KEYS = 50;
+const KEY_LENGTH = 100;
 type Layout = { readonly keys: readonly string[]; readonly sorted: readonly string[] };
 const layouts = new Map<string, Layout>();
 const prefixes = new Map<string, string>();
@@ -47,13 +49,19 @@ function sortedKeys(value: JsonObject): readonly string[] {
   const keys = Object.keys(value);
   // The first key and the number of keys mostly tell layouts apart; that all are the same is looked at.
   const id = `${keys.length} ${keys[0]}`;
-  const known = layouts.get(id);
+  const known = keys.length <= LAYOUT_KEYS ? layouts.get(id) : undefined;
   if (known?.keys.every((key, index) => key === keys[index]) === true) return known.sorted;
-  return remember(layouts, id, { keys, sorted: keys.toSorted() }).sorted;
+  const isSmall = keys.length <= LAYOUT_KEYS && keys.every(({ length }) => length <= KEY_LENGTH);
+  const layout = { keys, sorted: keys.toSorted() };
+  if (isSmall) remember(layouts, id, layout);
+  return layout.sorted;
 }
 
 /** A key as canonical JSON has it before its value. */
-const prefixOf = (key: string) => prefixes.get(key) ?? remember(prefixes, key, `${canonicalJson(key)}:`);
+function prefixOf(key: string): string {
+  if (key.length > KEY_LENGTH) return `${canonicalJson(key)}:`;
+  return prefixes.get(key) ?? remember(prefixes, key, `${canonicalJson(key)}:`);
+}
 
 function remember<Value>(known: Map<string, Value>, key: string, value: Value): Value {
   if (known.size >= REMEMBERED_LAYOUTS) known.clear();

@@ -10,10 +10,12 @@ export const vehicleEvents = createDataset({
   fields: { event_source: text, event_type: shortText(0), event_value: scalarText, event_extra_data: objectText },
   rows: (own) => {
     const columns = ['day', ...own];
-    return ({ vehicleId, time, values }) => {
+    return ({ vehicleId, time, id, values }) => {
       const day = dayOf(time.ms);
       return {
-        rows: [{ table: 'vehicle_events', partition: `${day} ${vehicleId}`, columns, values: [day, ...values] }],
+        rows: [
+          { table: 'vehicle_events', partition: `${day} ${vehicleId}`, key: id, columns, values: [day, ...values] },
+        ],
         touched: { vehicleId, hour: hourOf(time.ms) },
       };
     };

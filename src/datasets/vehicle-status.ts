@@ -18,8 +18,11 @@ export const vehicleStatus = createDataset({
       const rank = `${String(time.nanos).padStart(6, '0')} ${id}`;
       return {
         rows: [
-          { table: 'vehicle_status_history', partition: `${month} ${vehicleId}`, columns, values: [month, ...values] },
-          { table: 'vehicle_status', partition: vehicleId, columns: own, values: newest, timestamp, rank },
+          {
+            ...{ table: 'vehicle_status_history', partition: `${month} ${vehicleId}`, key: id },
+            ...{ columns, values: [month, ...values] },
+          },
+          { table: 'vehicle_status', partition: vehicleId, key: '', columns: own, values: newest, timestamp, rank },
         ],
       };
     };

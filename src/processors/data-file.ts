@@ -1,6 +1,6 @@
-import { closeSync, constants, fstatSync, openSync, read, readSync, realpathSync } from 'node:fs';
+import { constants, fstatSync, readSync } from 'node:fs';
+import { open, realpath, type FileHandle } from 'node:fs/promises';
 import { join, sep } from 'node:path';
-import { promisify } from 'node:util';
 
 /**
  * What is wrong with a file, in words for the person who mends it. It is final once the file has stood still: a file
@@ -16,11 +16,11 @@ export class FileGone extends Error {
 }
 
 /**
- * An open file of the data folder, by its descriptor, and the version that was opened. What is small is done at once:
- * a promise for each step of a usual file costs more time than reading it.
+ * An open file of the data folder, and the version that was opened. What is small is looked at and read at once: a promise
+ * for each step of a usual file costs more time than the step.
  */
 export interface DataFile {
-  readonly fd: number;
+  readonly handle: FileHandle;
   readonly size: number;
   readonly mtimeNs: bigint;
 }
@@ -41,15 +41,15 @@ const PROBLEMS: Readonly<Record<string, string>> = {
  * @param name a path below the data folder that was checked to hold no `..`
  * @throws FileProblem that says why the file cannot be read
  */
-export function openDataFile(dataDir: string, name: string, maxBytes: number): DataFile {
-  const fd = openInside(dataDir, name);
+export async function openDataFile(dataDir: string, name: string, maxBytes: number): Promise<DataFile> {
+  const handle = await openInside(dataDir, name);
   try {
-    const stat = fstatSync(fd, { bigint: true });
+    const stat = fstatSync(handle.fd, { bigint: true });
     if (!stat.isFile()) throw new FileProblem('not a regular file');
-    if (stat.size <= maxBytes) return { fd, size: Number(stat.size), mtimeNs: stat.mtimeNs };
+    if (stat.size <= maxBytes) return { handle, size: Number(stat.size), mtimeNs: stat.mtimeNs };
     throw new FileProblem(`larger than MAX_FILE_BYTES: ${stat.size} of at most ${maxBytes} bytes`);
   } catch (error) {
-    closeSync(fd);
+    await handle.close();
     throw error;
   }
 }
@@ -58,23 +58,21 @@ const FLAGS = constants.O_RDONLY | constants.O_NOFOLLOW | constants.O_NONBLOCK;
 const codeOf = (error: unknown) => (error instanceof Error && 'code' in error ? String(error.code) : '');
 
 /** The path of a file with all links resolved, also those of the folders above it. */
-function resolveInside(dataDir: string, name: string): string {
-  const path = realpathSync(join(dataDir, name));
-  if (`${path}${sep}`.startsWith(realpathSync(dataDir) + sep)) return path;
+async function resolveInside(dataDir: string, name: string): Promise<string> {
+  const path = await realpath(join(dataDir, name));
+  if (`${path}${sep}`.startsWith((await realpath(dataDir)) + sep)) return path;
   throw new FileProblem('a link that leads out of the data folder');
 }
 
-function openInside(dataDir: string, name: string): number {
-  const openResolved = () => openSync(resolveInside(dataDir, name), FLAGS);
+async function openInside(dataDir: string, name: string): Promise<FileHandle> {
+  const openResolved = async () => open(await resolveInside(dataDir, name), FLAGS);
   try {
-    if (name.includes('/')) return openResolved();
-    try {
-      return openSync(join(dataDir, name), FLAGS);
-    } catch (error) {
-      // Straight in the folder, only a link could lead elsewhere, and that is not followed.
+    if (name.includes('/')) return await openResolved();
+    // Straight in the folder, only a link could lead elsewhere, and that is not followed.
+    return await open(join(dataDir, name), FLAGS).catch((error: unknown) => {
       if (codeOf(error) === 'ELOOP') return openResolved();
       throw error;
-    }
+    });
   } catch (error) {
     const code = codeOf(error);
     if (code in PROBLEMS) throw new FileProblem(PROBLEMS[code], { cause: error });
@@ -85,16 +83,14 @@ function openInside(dataDir: string, name: string): number {
   }
 }
 
-const readLater = promisify(read);
-
 /** Reads a file from its start, so many bytes at a time. */
-export async function* readBytes({ fd, size }: DataFile, atOnce: number): AsyncGenerator<Buffer> {
+export async function* readBytes({ handle, size }: DataFile, atOnce: number): AsyncGenerator<Buffer> {
   for (let position = 0; ;) {
     const buffer = Buffer.allocUnsafe(Math.max(1, Math.min(atOnce, size - position)));
-    const bytesRead =
-      size <= atOnce
-        ? readSync(fd, buffer, 0, buffer.length, position)
-        : (await readLater(fd, buffer, 0, buffer.length, position)).bytesRead;
+    const isSmall = size <= atOnce;
+    const bytesRead = isSmall
+      ? readSync(handle.fd, buffer, 0, buffer.length, position)
+      : (await handle.read(buffer, 0, buffer.length, position)).bytesRead;
     if (bytesRead === 0) return;
     position += bytesRead;
     yield buffer.subarray(0, bytesRead);
@@ -103,7 +99,7 @@ export async function* readBytes({ fd, size }: DataFile, atOnce: number): AsyncG
 }
 
 /** Whether the open file still is the version that was opened. */
-export function isSameVersion({ fd, size, mtimeNs }: DataFile): boolean {
-  const now = fstatSync(fd, { bigint: true });
+export function isSameVersion({ handle, size, mtimeNs }: DataFile): boolean {
+  const now = fstatSync(handle.fd, { bigint: true });
   return Number(now.size) === size && now.mtimeNs === mtimeNs;
 }

@@ -1,4 +1,3 @@
-import { closeSync } from 'node:fs';
 import { Semaphore } from 'async-mutex';
 import { DelayedError, UnrecoverableError, Worker, type Job } from 'bullmq';
 import { datasetOf } from '../datasets/catalog.ts';
@@ -42,6 +41,8 @@ const MAX_CRASHES = 2;
 const UNITS_AT_ONCE = 256;
 const UNIT_BYTES = 64 * 1024;
 const MAX_UNITS = 16;
+/** Files that arrive now, and those that may have ended a processor, do not wait behind large ones of the backlog. */
+const [LATER, FIRST] = [0, 1];
 /** A store that was away is waited for without counting an attempt, but not for ever by one job. */
 const MAX_STARTS = 1_000;
 
@@ -72,8 +73,10 @@ export function createIngestWorker(shared: ProcessorNeeds): Worker<IngestJob, In
   async function process(job: IngestBullJob, token?: string): Promise<IngestResult> {
     try {
       const wanted = fileOf(job);
-      if (job.stalledCounter === 0) return await room.runExclusive(() => ingest(job, wanted, needs), unitsOf(wanted));
-      return await room.runExclusive(() => ingestSuspect(job, wanted, needs), UNITS_AT_ONCE);
+      if (job.stalledCounter > 0)
+        return await room.runExclusive(() => ingestSuspect(job, wanted, needs), UNITS_AT_ONCE, FIRST);
+      const order = job.priority === 0 ? FIRST : LATER;
+      return await room.runExclusive(() => ingest(job, wanted, needs), unitsOf(wanted), order);
     } catch (error) {
       const storeAway = isStoreAway(error) && job.attemptsStarted < MAX_STARTS;
       if (!storeAway && !(error instanceof NotWholeYet)) throw error;
@@ -157,6 +160,12 @@ async function ingest(job: IngestBullJob, wanted: IngestJob, needs: IngestNeeds)
       }),
     ]);
 
+  /** An earlier attempt that was put back, failed or died may have announced a load, which ends with this. */
+  const superseded = async () => {
+    if (job.attemptsStarted > 1 && own === undefined) await record('superseded');
+    return result('superseded');
+  };
+
   // Judged once, before reading: what is found in a file that was young then is looked at again.
   const young = isYoungerThan(STILL_MS, wanted);
   let file: DataFile | undefined;
@@ -166,15 +175,13 @@ async function ingest(job: IngestBullJob, wanted: IngestJob, needs: IngestNeeds)
       await settleOthers(needs, wanted, known);
       return result('already loaded');
     }
-    file = openDataFile(config.DATA_DIR, wanted.name, config.MAX_FILE_BYTES);
+    file = await openDataFile(config.DATA_DIR, wanted.name, config.MAX_FILE_BYTES);
     const there = { name: wanted.name, size: file.size, mtimeNs: String(file.mtimeNs) };
     if (versionOf(there) !== lineage.version) {
       await enqueueFiles(needs.ingestQueue, [there], { attempts: config.INGEST_ATTEMPTS, backlog: false });
       await job.log(`it is another version by now, ${versionOf(there)}, which is queued instead`);
       await settleOthers(needs, there, known);
-      // An earlier attempt that failed or died may have announced a load, which ends with this.
-      if (job.attemptsMade + job.stalledCounter > 0 && own === undefined) await record('superseded');
-      return result('superseded');
+      return await superseded();
     }
 
     const options: LoadOptions = {
@@ -211,13 +218,13 @@ async function ingest(job: IngestBullJob, wanted: IngestJob, needs: IngestNeeds)
   } catch (error) {
     if (error instanceof FileGone && isOutlived(wanted, known)) {
       await job.log('it is gone, and a newer version of it was loaded');
-      return result('superseded');
+      return await superseded();
     }
     if (!(error instanceof FileProblem)) throw error;
     if (young) throw new NotWholeYet(`not whole yet? ${error.message}`, { cause: error });
     throw new UnrecoverableError(error.message);
   } finally {
-    if (file !== undefined) closeSync(file.fd);
+    await file?.handle.close();
   }
 }
 

@@ -1,6 +1,6 @@
 import type { ChangeLog, TouchedHour } from '../storage/change-log.ts';
 import type { Store } from '../storage/client.ts';
-import { recordRejections, type RejectedRecord } from '../storage/files.ts';
+import { rejectionRow, type RejectedRecord } from '../storage/files.ts';
 import type { Row } from '../datasets/dataset.ts';
 import { FileProblem, type DataFile } from './data-file.ts';
 import { readRecords, type Chunk, type ReadOptions } from './record-reader.ts';
@@ -73,9 +73,9 @@ export async function loadFile(
   for await (const { taken, rejected, bytesRead } of chunksOf(file, checked, options)) {
     const touched = new Map<string, TouchedHour>();
     for (const { touched: key } of taken) if (key !== undefined) touched.set(`${key.hour} ${key.vehicleId}`, key);
-    const rows = taken.flatMap((record) => record.rows);
-    const write = () => Promise.all([writeRows(rows), recordRejections(store, context.lineage, rejected)]);
-    await announced(context.lineage, [...touched.values()], write);
+    const rejections = rejected.map((record) => rejectionRow(context.lineage, record, store.now()));
+    const rows = [...taken.flatMap((record) => record.rows), ...rejections];
+    await announced(context.lineage, [...touched.values()], () => writeRows(rows));
     onProgress(bytesRead);
   }
 }

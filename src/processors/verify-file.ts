@@ -1,4 +1,4 @@
-import { closeSync, existsSync } from 'node:fs';
+import { existsSync } from 'node:fs';
 import { mkdir, rename, stat } from 'node:fs/promises';
 import { dirname, join } from 'node:path';
 import pLimit from 'p-limit';
@@ -7,7 +7,7 @@ import type { FileVersion, Row } from '../datasets/dataset.ts';
 import { enqueueFiles, ingestJobId, versionOf, type IngestJob } from '../queues/ingest.ts';
 import type { VerificationReport } from '../queues/verification.ts';
 import { createChangeLog, type TouchedHour } from '../storage/change-log.ts';
-import { readVersions, recordRejections, type KnownVersion } from '../storage/files.ts';
+import { readVersions, rejectionRow, type KnownVersion } from '../storage/files.ts';
 import { rowProblem, statusProblem } from '../storage/verification.ts';
 import { FileGone, FileProblem, isSameVersion, openDataFile } from './data-file.ts';
 import type { ProcessorNeeds } from './processor.ts';
@@ -121,7 +121,7 @@ export function createFileCheck(
       return {
         what: `rejected_records: record ${one.index} of ${lineage.name}`,
         problem: () => rowProblem(store, { table: 'rejected_records', values }),
-        mend: () => recordRejections(store, lineage, [one]),
+        mend: () => store.insertRows([rejectionRow(lineage, one, store.now())]),
       };
     });
     for (const { touched } of taken) if (touched !== undefined) onTouched(touched);
@@ -133,7 +133,7 @@ export function createFileCheck(
     const kind = datasetOf(file.name);
     if (kind === undefined) return;
     const lineage = { name: origin.name, version: origin.version };
-    const opened = openDataFile(DATA_DIR, path, config.MAX_FILE_BYTES);
+    const opened = await openDataFile(DATA_DIR, path, config.MAX_FILE_BYTES);
     try {
       const reading = readRecords(opened, {
         ...kind,
@@ -168,7 +168,7 @@ export function createFileCheck(
       const what = `files: ${file.name}`;
       await judge([{ what, problem: () => rowProblem(store, row), mend: () => store.insert(row) }]);
     } finally {
-      closeSync(opened.fd);
+      await opened.handle.close();
     }
   }
 

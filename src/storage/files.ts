@@ -63,9 +63,15 @@ export async function readVersions(store: Store, ...names: readonly string[]): P
   return (await Promise.all(starts.map((start) => readSome(names.slice(start, start + NAMES_PER_QUERY))))).flat();
 }
 
+const LEDGER_COLUMNS: readonly (keyof LedgerEntry)[] = [
+  ...(['name', 'version', 'state', 'dataset', 'bytes', 'file_time', 'attempts', 'worker'] as const),
+  ...(['started_at', 'finished_at', 'sha256', 'records', 'loaded', 'rejected', 'error'] as const),
+];
+
 /** The ledger's row of a file version; it is the last write of a load. */
 export function ledgerRow(entry: LedgerEntry): Row {
-  return { table: 'files', partition: entry.name, columns: Object.keys(entry), values: Object.values(entry) };
+  const values = LEDGER_COLUMNS.map((column) => entry[column]);
+  return { table: 'files', partition: entry.name, key: entry.version, columns: LEDGER_COLUMNS, values };
 }
 
 /** Takes a version out of the ledger, so that it is loaded again. */
@@ -79,13 +85,12 @@ export function settleDeadLetter(store: Store, file: FileVersion, state: 'discar
   return store.runIf(settle, [state, file.name, file.version]);
 }
 
-/** Writes down what was not taken of a file. Writing it again changes nothing. */
-export async function recordRejections(store: Store, file: FileVersion, rejected: readonly RejectedRecord[]) {
-  const rejected_at = new Date(store.now());
-  const writes = rejected.map(({ index, field, reason, text }) => {
-    const record = text.slice(0, REJECTED_TEXT_LENGTH);
-    const values = { ...file, record_index: BigInt(index), field, reason, record, rejected_at };
-    return store.insert({ table: 'rejected_records', values });
-  });
-  await Promise.all(writes);
+const REJECTION_COLUMNS = ['name', 'version', 'record_index', 'field', 'reason', 'record', 'rejected_at'];
+
+/** The row of a record that was not taken of a file, at a time in ms since the epoch. */
+export function rejectionRow({ name, version }: FileVersion, rejected: RejectedRecord, at: number): Row {
+  const { index, field, reason, text } = rejected;
+  const values = [name, version, BigInt(index), field, reason, text.slice(0, REJECTED_TEXT_LENGTH), new Date(at)];
+  const partition = `${version} ${name}`;
+  return { table: 'rejected_records', partition, key: String(index), columns: REJECTION_COLUMNS, values };
 }

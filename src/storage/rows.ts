@@ -11,10 +11,13 @@ const CELL_BYTES = 18;
 /** Batches under way at once: enough to keep Cassandra busy. While all are, rows gather, so that those of one partition go together. */
 const MAX_BATCHES = 8;
 
-/** One call of `write`: how many of its rows are not acknowledged yet. */
-type Call = { left: number; resolve: () => void; reject: (error: unknown) => void };
-/** The rows of one partition that wait. `calls` are those that wait for them, one for each row that was added. */
-type Group = { rows: Row[]; sizes: number[]; calls: Call[] };
+/** One call of `write`: how many of its rows were not tried yet, and what went wrong with one that was. */
+type Call = { left: number; failure?: { error: unknown }; resolve: () => void; reject: (error: unknown) => void };
+/** A row that waits, and those who wait for it. */
+type Waiting = { row: Row; size: number; readonly calls: Call[] };
+type Group = Map<string, Waiting>;
+/** By table and partition, in the order in which they are to go; in them by the key of the row. */
+type Lane = Map<string, Group>;
 
 export type RowWriter = ReturnType<typeof createRowWriter>;
 
@@ -24,28 +27,64 @@ function estimatedBytes({ values }: Row): number {
   return bytes;
 }
 
-/** Whether a row of one key would win over another one of it. */
+/** Whether a row would win over another one of the same key. */
 function isNewer(row: Row, other: Row): boolean {
   const [own, others] = [row.timestamp ?? 0n, other.timestamp ?? 0n];
   return own === others ? (row.rank ?? '') > (other.rank ?? '') : own > others;
 }
 
-/** Takes the rows that waited longest, as many as fit into so many bytes, and at least one. */
-function takeRows({ rows, sizes, calls }: Group, room: number) {
-  let fitting = 0;
-  let bytes = 0;
-  for (const size of sizes) {
-    if (fitting > 0 && bytes + size > room) break;
-    bytes += size;
-    fitting += 1;
+function add(lane: Lane, row: Row, call: Call): void {
+  const id = `${row.table} ${row.partition}`;
+  let group = lane.get(id);
+  if (group === undefined) lane.set(id, (group = new Map()));
+  const waiting = group.get(row.key);
+  if (waiting === undefined) {
+    group.set(row.key, { row, size: estimatedBytes(row), calls: [call] });
+    return;
   }
-  sizes.splice(0, fitting);
-  const taken = rows.splice(0, fitting);
-  // Of rows that overwrite one another only one is left, and all calls wait for it.
-  return { rows: taken, bytes, calls: rows.length === 0 ? calls : calls.splice(0, fitting) };
+  // Only one of them is sent: in one batch they would have one time, and be mixed column by column.
+  waiting.calls.push(call);
+  if (isNewer(waiting.row, row)) return;
+  waiting.row = row;
+  waiting.size = estimatedBytes(row);
 }
 
-const total = (sizes: readonly number[]) => sizes.reduce((sum, size) => sum + size, 0);
+function fits(group: Group, room: number): boolean {
+  for (const { size } of group.values()) if ((room -= size) < 0) return false;
+  return true;
+}
+
+/** Takes rows of the partition that waited longest, and all of further ones where they are few and there is room. */
+function takeBatch(lane: Lane, maxPartitions: number): Waiting[] {
+  const batch: Waiting[] = [];
+  let bytes = 0;
+  let partitions = 0;
+  for (const [id, group] of lane) {
+    if (partitions > 0 && !fits(group, MIXED_BYTES - bytes)) break;
+    lane.delete(id);
+    for (const [key, waiting] of group) {
+      if (partitions === 0 && batch.length > 0 && bytes + waiting.size > SINGLE_BYTES) break;
+      group.delete(key);
+      batch.push(waiting);
+      bytes += waiting.size;
+    }
+    partitions += 1;
+    // What is left goes to the end, so that a partition that is never empty does not hold up the others.
+    if (group.size > 0) lane.set(id, group);
+    if (group.size > 0 || partitions === maxPartitions) break;
+  }
+  return batch;
+}
+
+/** A call ends when all of its rows were tried: none is left behind that nobody waits for. */
+function settle(calls: readonly Call[], failure?: { error: unknown }): void {
+  for (const call of calls) {
+    if (failure !== undefined) call.failure ??= failure;
+    if ((call.left -= 1) > 0) continue;
+    if (call.failure === undefined) call.resolve();
+    else call.reject(call.failure.error);
+  }
+}
 
 /**
  * Makes the writer that all loads of a process share. It sends unlogged batches: of one partition, or of several where
@@ -55,71 +94,31 @@ export function createRowWriter(store: {
   insertRows(rows: readonly Row[]): Promise<void>;
   everyNodeHasAll(): boolean;
 }) {
-  /** By table and partition, in the order in which they came. */
-  const groups = new Map<string, Group>();
-  /** Groups with rows that go before all others. */
-  const urgent = new Set<string>();
+  const urgent: Lane = new Map();
+  const others: Lane = new Map();
   let underWay = 0;
 
-  function add(row: Row, call: Call, isUrgent: boolean): void {
-    const key = `${row.table} ${row.partition}`;
-    if (isUrgent) urgent.add(key);
-    const group = groups.get(key);
-    if (group === undefined) groups.set(key, { rows: [row], sizes: [estimatedBytes(row)], calls: [call] });
-    else {
-      const [waiting] = group.rows;
-      group.calls.push(call);
-      if (row.timestamp === undefined || waiting === undefined) {
-        group.rows.push(row);
-        group.sizes.push(estimatedBytes(row));
-      } else if (isNewer(row, waiting)) group.rows[0] = row;
+  async function sendBatch(batch: readonly Waiting[]): Promise<void> {
+    underWay += 1;
+    let failure: { error: unknown } | undefined;
+    try {
+      await store.insertRows(batch.map(({ row }) => row));
+    } catch (error) {
+      failure = { error };
     }
+    underWay -= 1;
+    for (const { calls } of batch) settle(calls, failure);
+    send();
   }
-
-  /** Takes rows of the partition that waited longest, and all of further ones where they are few and there is room. */
-  function takeBatch(): { rows: Row[]; calls: Call[] } {
-    const batch: { rows: Row[]; calls: Call[] } = { rows: [], calls: [] };
-    const maxPartitions = store.everyNodeHasAll() ? MIXED_PARTITIONS : 1;
-    let [bytes, partitions] = [0, 0];
-    for (const key of urgent.size > 0 ? urgent : groups.keys()) {
-      const group = groups.get(key);
-      if (group === undefined) continue;
-      if (partitions > 0 && bytes + total(group.sizes) > MIXED_BYTES) break;
-      const taken = takeRows(group, SINGLE_BYTES);
-      batch.rows.push(...taken.rows);
-      batch.calls.push(...taken.calls);
-      bytes += taken.bytes;
-      partitions += 1;
-      if (group.rows.length > 0) break;
-      groups.delete(key);
-      urgent.delete(key);
-      if (partitions === maxPartitions) break;
-    }
-    return batch;
-  }
-
   function send(): void {
-    while (underWay < MAX_BATCHES && groups.size > 0) {
-      const { rows, calls } = takeBatch();
-      underWay += 1;
-      store
-        .insertRows(rows)
-        .then(
-          () => {
-            for (const call of calls) if ((call.left -= 1) === 0) call.resolve();
-          },
-          (error: unknown) => {
-            for (const call of calls) call.reject(error);
-          },
-        )
-        .finally(() => {
-          underWay -= 1;
-          send();
-        });
-    }
+    while (underWay < MAX_BATCHES && urgent.size + others.size > 0)
+      void sendBatch(takeBatch(urgent.size > 0 ? urgent : others, store.everyNodeHasAll() ? MIXED_PARTITIONS : 1));
   }
 
-  /** Resolves when every row is acknowledged. Writing them again changes nothing. Urgent ones go before all others. */
+  /**
+   * Resolves when every row is acknowledged; rejects when all were tried and one failed. Writing them again changes
+   * nothing. Urgent ones go before all others.
+   */
   return (rows: readonly Row[], isUrgent = false): Promise<void> =>
     new Promise((resolve, reject) => {
       if (rows.length === 0) {
@@ -127,7 +126,7 @@ export function createRowWriter(store: {
         return;
       }
       const call = { left: rows.length, resolve, reject };
-      for (const row of rows) add(row, call, isUrgent);
+      for (const row of rows) add(isUrgent ? urgent : others, row, call);
       // At the end of the turn, so that what is read in the same one goes together.
       setImmediate(send);
     });

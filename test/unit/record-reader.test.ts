@@ -1,4 +1,3 @@
-import { closeSync } from 'node:fs';
 import { mkdtemp, rm, writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
@@ -32,7 +31,7 @@ async function read(extension: string, content: Buffer | string): Promise<Readin
   if (kind === undefined) throw new Error(`${name} is no data file`);
   const ids: unknown[] = [];
   const rejected: { index: number; field: string; reason: string }[] = [];
-  const file = openDataFile(folder, name, MAX_BYTES);
+  const file = await openDataFile(folder, name, MAX_BYTES);
   try {
     const chunks = readRecords(file, {
       ...kind,
@@ -51,7 +50,7 @@ async function read(extension: string, content: Buffer | string): Promise<Readin
     if (error instanceof FileProblem) return error.message;
     throw error;
   } finally {
-    closeSync(file.fd);
+    await file.handle.close();
   }
 }
 

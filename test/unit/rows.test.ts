@@ -6,10 +6,15 @@ function rowsOf(count: number, bytes: number): Row[] {
   return Array.from({ length: count }, (_, n) => ({
     table: n % 2 === 0 ? 'one' : 'two',
     partition: `partition ${n % 60}`,
+    key: `${n}`,
     columns: ['key', 'text'],
     values: [n, 'x'.repeat(bytes)],
   }));
 }
+
+const rowOf = (partition: string, key: string, value = key): Row => {
+  return { table: 't', partition, key, columns: ['value'], values: [value] };
+};
 
 /** A writer whose batches are kept and, at first, not acknowledged. */
 function openWriter(everyNodeHasAll: boolean) {
@@ -49,7 +54,7 @@ it.each([10, 1_000, 4_000, 20_000])(
     const { batches, write, acknowledgeAll } = openWriter(true);
     const written = write([
       ...rowsOf(200, bytes),
-      { table: 'one', partition: 'wide', columns: ['key', 'text'], values: [0, '😀'.repeat(bytes)] },
+      { table: 'one', partition: 'wide', key: '', columns: ['key', 'text'], values: [0, '😀'.repeat(bytes)] },
     ]);
     await acknowledgeAll();
     await written;
@@ -60,9 +65,8 @@ it.each([10, 1_000, 4_000, 20_000])(
   },
 );
 
-it('urgent rows go before those that wait longer, with what waits of their partitions', async () => {
+it('urgent rows go before those that wait longer', async () => {
   const { batches, write, acknowledgeAll, turn } = openWriter(false);
-  const rowOf = (partition: string, key: string): Row => ({ table: 't', partition, columns: ['key'], values: [key] });
   const backlog = Array.from({ length: 50 }, (_, n) => rowOf(`${n}`, 'backlog'));
   const written = [write(backlog)];
   await turn();
@@ -70,21 +74,13 @@ it('urgent rows go before those that wait longer, with what waits of their parti
   written.push(write([rowOf('49', 'urgent'), rowOf('new', 'urgent')], true));
   await acknowledgeAll();
   await Promise.all(written);
-  expect(batches.slice(sent, sent + 2)).toEqual([
-    [rowOf('49', 'backlog'), rowOf('49', 'urgent')],
-    [rowOf('new', 'urgent')],
-  ]);
+  expect(batches.slice(sent, sent + 2)).toEqual([[rowOf('49', 'urgent')], [rowOf('new', 'urgent')]]);
 });
 
 it('rows that come while batches are under way go together with those of their partition', async () => {
   const { batches, write, acknowledgeAll, turn } = openWriter(false);
-  const one = (key: number): Row => ({ table: 'one', partition: 'p', columns: ['key'], values: [key] });
-  const first = Array.from({ length: 100 }, (_, n): Row => ({
-    table: 'one',
-    partition: `${n}`,
-    columns: ['key'],
-    values: [n],
-  }));
+  const one = (key: number) => rowOf('p', `${key}`);
+  const first = Array.from({ length: 100 }, (_, n) => rowOf(`${n}`, 'only'));
   const written = [write(first)];
   await turn();
   const sent = batches.length;
@@ -103,6 +99,7 @@ it('of rows that overwrite one another only the newest is sent, and all who wrot
   const report = (timestamp: bigint, rank: string): Row => ({
     table: 't',
     partition: 'v',
+    key: '',
     columns: ['rank'],
     values: [rank],
     timestamp,
@@ -122,11 +119,65 @@ it('of rows that overwrite one another only the newest is sent, and all who wrot
 
 it('who wrote a row of a batch that failed hears of it, and others do not', async () => {
   const { waiting, write, acknowledgeAll, turn } = openWriter(false);
-  const bad = write([{ table: 't', partition: 'bad', columns: ['key'], values: [1] }]);
-  const good = write([{ table: 't', partition: 'good', columns: ['key'], values: [1] }]);
+  const bad = write([rowOf('bad', '1')]);
+  const good = write([rowOf('good', '1')]);
   await turn();
   waiting.shift()?.reject(new Error('refused'));
   await expect(bad).rejects.toThrow('refused');
   await acknowledgeAll();
   await good;
+});
+
+it('a row that replaces a smaller one counts with its own size', async () => {
+  const { batches, write, acknowledgeAll } = openWriter(true);
+  const report = (partition: string, timestamp: bigint, text: string): Row => {
+    return { ...rowOf(partition, '', text), timestamp };
+  };
+  const others = Array.from({ length: 9 }, (_, n) => report(`${n}`, 1n, 'short'));
+  const written = write([...others, report('large', 1n, 'short'), report('large', 2n, 'x'.repeat(60_000))]);
+  await acknowledgeAll();
+  await written;
+  expect(batches.map((batch) => batch.length).toSorted()).toEqual([1, 9]);
+});
+
+it('a row that two files hold is sent once, as one of them has it, and both are told', async () => {
+  const { batches, write, acknowledgeAll } = openWriter(true);
+  const written = Promise.all([write([rowOf('p', 'same', 'first file')]), write([rowOf('p', 'same', 'second file')])]);
+  await acknowledgeAll();
+  await written;
+  expect(batches).toEqual([[rowOf('p', 'same', 'second file')]]);
+});
+
+it('who wrote a row that failed is told when the others were tried, so that none is written later', async () => {
+  const { batches, waiting, write, turn } = openWriter(false);
+  let isTold = false;
+  const written = write([rowOf('a', '1'), rowOf('b', '1')]).catch((error: unknown) => {
+    isTold = true;
+    return error;
+  });
+  await turn();
+  expect(batches).toHaveLength(2);
+  waiting[0]?.reject(new Error('refused'));
+  await turn();
+  expect(isTold).toBe(false);
+  waiting[1]?.resolve();
+  await expect(written).resolves.toEqual(new Error('refused'));
+});
+
+it.each([false, true])('a partition that is never empty does not hold up others (urgent: %s)', async (isUrgent) => {
+  const { batches, waiting, write, turn } = openWriter(false);
+  const hot = (from: number) => Array.from({ length: 200 }, (_, n) => rowOf('hot', `${from + n}`, 'x'.repeat(400)));
+  const written = [write(hot(0), isUrgent)];
+  await turn();
+  written.push(write([rowOf('other', '1')], isUrgent));
+  // Each batch of the hot partition that is acknowledged is followed by as many new rows of it.
+  for (let round = 1; round < 4; round += 1) {
+    written.push(write(hot(round * 1_000), isUrgent));
+    await turn();
+    for (const { resolve } of waiting.splice(0)) resolve();
+    await turn();
+  }
+  expect(batches.flat().map(({ partition }) => partition)).toContain('other');
+  for (; waiting.length > 0; await turn()) for (const { resolve } of waiting.splice(0)) resolve();
+  await Promise.all(written);
 });
