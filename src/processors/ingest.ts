@@ -167,7 +167,7 @@ async function ingest(job: IngestBullJob, wanted: IngestJob, needs: IngestNeeds)
   };
 
   // Judged once, before reading: what is found in a file that was young then is looked at again.
-  const young = isYoungerThan(STILL_MS, wanted);
+  const young = isYoungerThan(STILL_MS, wanted, store.now());
   let file: DataFile | undefined;
   try {
     if (own?.state === 'discarded') return result('discarded');

@@ -107,7 +107,7 @@ export function createReconciliation({
       total.seen += 1;
       const version = versionOf(file);
       if (before.get(name) === version) settledNow.set(name, version);
-      else if (isYoungerThan(STILL_MS, file)) total.young += 1;
+      else if (isYoungerThan(STILL_MS, file, store.now())) total.young += 1;
       else if (page.push(file) === PAGE) await comparePage(page.splice(0));
     }
     await comparePage(page);

@@ -36,10 +36,13 @@ export const versionOf = ({ size, mtimeNs }: Pick<IngestJob, 'size' | 'mtimeNs'>
 /** The modification time, in ms since the epoch. */
 export const mtimeMs = ({ mtimeNs }: Pick<IngestJob, 'mtimeNs'>) => Number(BigInt(mtimeNs) / 1_000_000n);
 
-/** Whether a file changed less than so many ms ago. A time in the future is a wrong clock's, and says nothing. */
-export function isYoungerThan(ms: number, file: IngestJob): boolean {
-  const ageMs = Date.now() - mtimeMs(file);
-  return ageMs >= 0 && ageMs < ms;
+/**
+ * Whether a file changed less than so many ms ago, by the clock of this machine or by that of Cassandra, in ms since the
+ * epoch: either may be wrong, and a file that may still be written is not to be judged. A time in the future says nothing.
+ */
+export function isYoungerThan(ms: number, file: IngestJob, storeNow: number): boolean {
+  const ages = [Date.now(), storeNow].map((now) => now - mtimeMs(file));
+  return ages.some((age) => age >= 0 && age < ms);
 }
 
 /** The same version always has the same id, so it is never queued twice. */

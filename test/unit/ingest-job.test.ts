@@ -1,11 +1,23 @@
 import { describe, expect, it } from 'vitest';
 import { datasetOf } from '../../src/datasets/catalog.ts';
-import { ingestJobId, ingestJobSchema, relativePath, versionOf } from '../../src/queues/ingest.ts';
+import { ingestJobId, ingestJobSchema, isYoungerThan, relativePath, versionOf } from '../../src/queues/ingest.ts';
 
 describe('a file version', () => {
   it('is named by its size and its modification time in nanoseconds', () => {
     expect(versionOf({ size: 123, mtimeNs: '1763829506123456789' })).toBe('123-1763829506123456789');
     expect(versionOf({ size: 0, mtimeNs: '-1' })).toBe('0--1');
+  });
+
+  it.each([
+    { machine: 0, store: 0, young: true },
+    { machine: 600_000, store: 0, young: true },
+    { machine: 0, store: 600_000, young: true },
+    { machine: 600_000, store: 600_000, young: false },
+    { machine: -600_000, store: -600_000, young: false },
+  ])('may still be written when either clock says so: %o ms ahead', ({ machine, store, young }) => {
+    const changedAt = Date.now() - 1_000 - machine;
+    const file = { name: 'vehicles_events_1.json', size: 1, mtimeNs: `${BigInt(Math.trunc(changedAt)) * 1_000_000n}` };
+    expect(isYoungerThan(2_000, file, changedAt + 1_000 + store)).toBe(young);
   });
 
   it('has one job id, which differs with name and version and is one that BullMQ takes', () => {
