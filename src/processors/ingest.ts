@@ -160,9 +160,9 @@ async function ingest(job: IngestBullJob, wanted: IngestJob, needs: IngestNeeds)
       }),
     ]);
 
-  /** An earlier attempt that was put back, failed or died may have announced a load, which ends with this. */
+  /** An earlier attempt that failed or died may have announced a load, which ends with this. */
   const superseded = async () => {
-    if (job.attemptsStarted > 1 && own === undefined) await record('superseded');
+    if (job.attemptsMade + job.stalledCounter > 0 && own === undefined) await record('superseded');
     return result('superseded');
   };
 
