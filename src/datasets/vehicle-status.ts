@@ -19,8 +19,11 @@ export const vehicleStatus = createDataset({
       return {
         rows: [
           {
-            ...{ table: 'vehicle_status_history', partition: `${month} ${vehicleId}`, key: id },
-            ...{ columns, values: [month, ...values] },
+            table: 'vehicle_status_history',
+            partition: `${month} ${vehicleId}`,
+            key: id,
+            columns,
+            values: [month, ...values],
           },
           { table: 'vehicle_status', partition: vehicleId, key: '', columns: own, values: newest, timestamp, rank },
         ],

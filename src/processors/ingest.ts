@@ -1,6 +1,7 @@
 import { Semaphore } from 'async-mutex';
 import { DelayedError, UnrecoverableError, Worker, type Job } from 'bullmq';
 import { datasetOf } from '../datasets/catalog.ts';
+import type { Row } from '../datasets/dataset.ts';
 import {
   enqueueFiles,
   INGEST_QUEUE,
@@ -13,7 +14,6 @@ import {
   type IngestJob,
   type IngestResult,
 } from '../queues/ingest.ts';
-import type { Row } from '../datasets/dataset.ts';
 import { createChangeLog } from '../storage/change-log.ts';
 import { isStoreAway } from '../storage/client.ts';
 import {

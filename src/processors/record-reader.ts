@@ -45,15 +45,6 @@ export interface ReadOptions {
  */
 export async function* readRecords(file: DataFile, options: ReadOptions): AsyncGenerator<Chunk, string> {
   const { format, maxRecordBytes, maxBytes, mayGrow } = options;
-  const hash = createHash('sha256');
-  let bytesRead = 0;
-  const raw = async function* () {
-    for await (const bytes of readBytes(file, READ_BYTES)) {
-      hash.update(bytes);
-      bytesRead += bytes.length;
-      yield bytes;
-    }
-  };
   const isSmall = file.size <= Math.min(READ_BYTES, maxRecordBytes);
   if (isSmall && !format.lines && !format.gzip) {
     const whole = await readSmall(file);
@@ -63,6 +54,15 @@ export async function* readRecords(file: DataFile, options: ReadOptions): AsyncG
       return createHash('sha256').update(whole).digest('hex');
     }
   }
+  const hash = createHash('sha256');
+  let bytesRead = 0;
+  const raw = async function* () {
+    for await (const bytes of readBytes(file, READ_BYTES)) {
+      hash.update(bytes);
+      bytesRead += bytes.length;
+      yield bytes;
+    }
+  };
   const splitter = format.lines ? createLineSplitter(maxRecordBytes) : createArraySplitter(maxRecordBytes);
   for await (const bytes of format.gzip ? expand(raw(), file.size, maxBytes) : raw()) {
     let records: RawRecord[] = [];
