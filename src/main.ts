@@ -17,6 +17,7 @@ import { watch } from './commands/watch.ts';
 import { BadUsage, parseConfig, UsageError, type Config } from './config.ts';
 import { findLocalServices } from './local/services.ts';
 import { createLog } from './log.ts';
+import { isRedisAnswer } from './queues/redis.ts';
 import { createShutdown } from './shutdown.ts';
 
 const FAILED = 1;
@@ -39,8 +40,9 @@ async function readConfig(command: string): Promise<Config> {
 
 /** Says what went wrong; with a stack trace only where no person can mend it. */
 function exitCodeOf(error: unknown): number {
-  const text = error instanceof UsageError ? error.message : error instanceof Error ? error.stack : String(error);
-  process.stderr.write(`${text}\n`);
+  const { message, stack } = error instanceof Error ? error : new Error(String(error));
+  const isKnown = error instanceof UsageError || isRedisAnswer(message);
+  process.stderr.write(`${isKnown ? message : stack}\n`);
   return error instanceof BadUsage ? BAD_USAGE : FAILED;
 }
 

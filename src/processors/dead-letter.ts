@@ -10,8 +10,9 @@ import {
   type IngestJob,
   type IngestResult,
 } from '../queues/ingest.ts';
+import { isRedisAnswer } from '../queues/redis.ts';
 import { isLoaded, ledgerRow, readVersions, settleDeadLetter } from '../storage/files.ts';
-import { workerOptions, type ProcessorNeeds } from './processor.ts';
+import { MAX_STARTS, workerOptions, type ProcessorNeeds } from './processor.ts';
 
 const SWEEP_MS = 10_000;
 const SWEEP_PAGE = 500;
@@ -49,7 +50,7 @@ export interface DeadLetters {
 
 /**
  * Moves finally failed ingest jobs: ledger, then dead-letter queue, then out of ingest. Each step can be repeated, and
- * a sweep does so for jobs whose processor died between two of them.
+ * a sweep does so for jobs whose processor died between two of them. What Redis refused is not held against a file.
  */
 export function createDeadLetters(needs: ProcessorNeeds): DeadLetters {
   const { store, ingestQueue, deadLetterQueue, counters, log, workerName } = needs;
@@ -61,6 +62,10 @@ export function createDeadLetters(needs: ProcessorNeeds): DeadLetters {
   }
 
   async function move(job: FailedJob): Promise<void> {
+    if (isRedisAnswer(job.failedReason) && job.attemptsStarted < MAX_STARTS) {
+      if (await job.isFailed()) await job.retry('failed', { resetAttemptsMade: true });
+      return;
+    }
     const file = ingestJobSchema.safeParse(job.data);
     if (file.success) await moveFile(job, file.data);
     else await addDeadLetter(deadLetterQueue, unreadableLetter(job));

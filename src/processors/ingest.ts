@@ -31,7 +31,7 @@ import { together } from '../storage/together.ts';
 import { FileGone, FileProblem, isSameVersion, openDataFile, type DataFile } from './data-file.ts';
 import { checkFile, loadFile, type LoadOptions } from './load-file.ts';
 import { pauseWhileAway } from './pause-while-away.ts';
-import { logFailures, workerOptions, type ProcessorNeeds } from './processor.ts';
+import { logFailures, MAX_STARTS, workerOptions, type ProcessorNeeds } from './processor.ts';
 
 /** A file that changed less than this ago may not be whole yet; what is wrong with it may mend itself. */
 const STILL_MS = 2_000;
@@ -43,8 +43,6 @@ const UNIT_BYTES = 64 * 1024;
 const MAX_UNITS = 16;
 /** Files that arrive now, and those that may have ended a processor, do not wait behind large ones of the backlog. */
 const [LATER, FIRST] = [0, 1];
-/** A store that was away is waited for without counting an attempt, but not for ever by one job. */
-const MAX_STARTS = 1_000;
 
 type IngestBullJob = Job<IngestJob, IngestResult>;
 /** What the loads of one process share, beside what all processors do. */
@@ -84,10 +82,7 @@ export function createIngestWorker(shared: ProcessorNeeds): Worker<IngestJob, In
       log.info({ queue: INGEST_QUEUE, job: job.id, file: job.name, reason }, 'file put back');
       if (storeAway) away.pause(worker);
       await job.log(reason);
-      await job.moveToDelayed(
-        storeAway ? Date.now() + 1_000 * (1 + Math.random()) : Math.max(Date.now(), mtimeMs(job.data) + STILL_MS),
-        token,
-      );
+      await job.moveToDelayed(Date.now() + (storeAway ? 1_000 * (1 + Math.random()) : STILL_MS), token);
       throw new DelayedError();
     }
   }

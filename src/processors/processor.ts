@@ -8,6 +8,9 @@ import type { IngestQueue } from '../queues/ingest.ts';
 import type { QueueConnection } from '../queues/redis.ts';
 import type { Store } from '../storage/client.ts';
 
+/** A store that was away is waited for without counting an attempt, but not for ever by one job. */
+export const MAX_STARTS = 1_000;
+
 /** What the processors of one process share. */
 export interface ProcessorNeeds {
   readonly config: Config;

@@ -1,11 +1,9 @@
 import { setTimeout as sleep } from 'node:timers/promises';
-import type { Queue } from 'bullmq';
-import type { AggregationQueue } from '../queues/aggregation.ts';
 import { enqueueFiles, type IngestJob } from '../queues/ingest.ts';
 import type { QueueConnection } from '../queues/redis.ts';
-import type { VerificationQueue } from '../queues/verification.ts';
 import { createReconciliation, type ReconciliationNeeds } from './reconciliation.ts';
 import { putBackLeaving } from './removal.ts';
+import { createOverdue, ensureSchedules, type ScheduledQueues } from './schedule.ts';
 import { watchFolder } from './watcher.ts';
 
 /** Arrivals of one burst that are queued in one round trip. */
@@ -14,16 +12,13 @@ const BURST = 500;
 const MAX_PENDING = 10_000;
 const LOOK_AGAIN_MS = 1_000;
 
-type ProducerNeeds = ReconciliationNeeds & {
-  queues: QueueConnection;
-  aggregationQueue: AggregationQueue;
-  verificationQueue: VerificationQueue;
-};
+type ProducerNeeds = ReconciliationNeeds & ScheduledQueues & { queues: QueueConnection };
 
 /** Queues what the watcher hints at, at once, and what the ledger lacks, again and again; keeps the schedule. */
 export async function startProducer(needs: ProducerNeeds) {
   const { config, store, queues, ingestQueue, log } = needs;
   const { run, hasRoom, forget } = createReconciliation(needs);
+  const takeUpOverdue = createOverdue([ingestQueue, needs.sliceQueue]);
   let pending: IngestJob[] = [];
   let queueing: Promise<void> | undefined;
   let wake = new AbortController();
@@ -47,6 +42,7 @@ export async function startProducer(needs: ProducerNeeds) {
   /** @returns how many files were left because they may still be written */
   async function reconcile(): Promise<number> {
     await ensureSchedules(needs);
+    await takeUpOverdue();
     await watcher.refresh();
     const started = performance.now();
     const { young, ...done } = await run();
@@ -84,23 +80,4 @@ export async function startProducer(needs: ProducerNeeds) {
     await Promise.all([queueing, reconciling]);
   };
   return { close };
-}
-
-/** Redis may have lost a schedule. One that is there stays: to upsert it would put its next run off each time. */
-async function ensureSchedules({ aggregationQueue, verificationQueue, config }: ProducerNeeds): Promise<void> {
-  const { AGGREGATION_EVERY_SECONDS: seconds, AGGREGATION_CRON: pattern, AGGREGATION_TIME_ZONE: tz } = config;
-  const wanted = pattern === undefined ? { every: seconds * 1000 } : { pattern, tz };
-  await ensureSchedule(aggregationQueue, wanted);
-  await ensureSchedule(verificationQueue, { every: config.VERIFY_EVERY_SECONDS * 1000 });
-}
-
-async function ensureSchedule(
-  queue: Queue,
-  wanted: { every: number } | { pattern: string; tz: string },
-): Promise<void> {
-  const there = await queue.getJobScheduler(queue.name);
-  await queue.setGlobalConcurrency(1);
-  if ('every' in wanted ? there?.every === wanted.every : there?.pattern === wanted.pattern && there.tz === wanted.tz)
-    return;
-  await queue.upsertJobScheduler(queue.name, wanted, { name: 'scheduled run', data: {} });
 }

@@ -2,6 +2,7 @@ import { mkdtemp, rm } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join, resolve } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
+import { Worker } from 'bullmq';
 import { Redis } from 'ioredis';
 import { afterAll, describe, expect, it } from 'vitest';
 import { findCassandraJars, startCassandra } from '../../src/local/cassandra.ts';
@@ -138,6 +139,73 @@ describe('Redis is emptied', async () => {
   });
 });
 
+describe('Redis at its memory limit', async () => {
+  const space = await openSpace({ INGEST_ATTEMPTS: 1 }, stores);
+
+  it('is not held against a file: it is loaded when there is room again', async () => {
+    const name = 'vehicles_events_refused.json';
+    const watcher = space.startWatcher();
+    await space.put(name, events(3));
+    const queue = space.queue('ingest');
+    const worker = new Worker(queue.name, undefined, {
+      connection: queue.opts.connection,
+      prefix: space.config.QUEUE_PREFIX,
+    });
+    const job = await eventually(async () => {
+      const next = await worker.getNextJob('token', { block: false });
+      expect(next).toBeDefined();
+      return next;
+    });
+    await watcher.stop();
+    const redis = new Redis(stores.redisUrl);
+    await redis.config('SET', 'maxmemory', '1');
+    const refusal: unknown = await job.log('one more line').catch((error: unknown) => error);
+    await redis.config('SET', 'maxmemory', '0');
+    redis.disconnect();
+    expect(refusal).toMatchObject({ message: expect.stringContaining('OOM') as unknown });
+    await job.moveToFailed(refusal as Error, 'token');
+    await worker.close();
+    expect(await queue.getFailedCount()).toBe(1);
+
+    space.startProcessor();
+    await space.loaded([name], { withinMs: 30_000 });
+    await eventually(async () => expect(await queue.getFailedCount()).toBe(0));
+    expect(await space.letters()).toEqual([]);
+  });
+}, 60_000);
+
+describe('a processor whose clock was ahead', async () => {
+  const space = await openSpace({ AGGREGATION_EVERY_SECONDS: 1 });
+
+  it('holds nothing up: neither what it put off nor the schedule of the summaries', async () => {
+    // BullMQ takes both times from the clock of the process.
+    const ahead = Date.now() + 600_000;
+    const name = 'vehicles_events_ahead.json';
+    const records = events(3);
+    await space.put(name, records);
+    space.startWatcher();
+    const ingest = space.queue('ingest');
+    const [job] = await eventually(async () => {
+      const jobs = await ingest.getJobs(['waiting', 'prioritized']);
+      expect(jobs).toHaveLength(1);
+      return jobs;
+    });
+    await job?.remove();
+    await ingest.add(name, job?.data ?? {}, { jobId: job?.id ?? '', delay: 1_000, timestamp: ahead });
+    const aggregation = space.queue('aggregation');
+    await aggregation.removeJobScheduler('aggregation');
+    const schedule = { every: 1_000, startDate: ahead };
+    await aggregation.upsertJobScheduler('aggregation', schedule, { name: 'scheduled run', data: {} });
+    expect((await aggregation.getJobScheduler('aggregation'))?.next).toBeGreaterThanOrEqual(ahead);
+
+    space.startProcessor();
+    await space.loaded([name]);
+    await eventually(async () => expect(await storedSummaries(space.read)).toEqual(summariesOf(records)));
+    const runs = await space.count('aggregation_runs');
+    await eventually(async () => expect(await space.count('aggregation_runs')).toBeGreaterThan(runs + 2));
+  });
+}, 60_000);
+
 describe('a processor is killed', async () => {
   const spaces = { middle: await openSpace(), poison: await openSpace() };
   const large = Array.from({ length: 300 }, (_, n) => events(100, { vehicle_id: `large-${n}` })).flat();
@@ -181,6 +249,8 @@ describe('a processor is killed', async () => {
         async () => {
           const job = await space.queue('ingest').getJob(file?.id ?? '');
           expect(job?.processedBy).toMatch(new RegExp(`:${victim.pid}$`));
+          // The first end is not held against it: there may have been others in that processor.
+          expect(job?.data['crashes'] ?? 0).toBe(crash - 1);
           expect(await space.count('vehicle_events')).toBeGreaterThan(0);
         },
         { withinMs: 40_000 },
