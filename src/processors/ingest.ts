@@ -1,4 +1,4 @@
-import { Semaphore } from 'async-mutex';
+import { Mutex, Semaphore } from 'async-mutex';
 import { DelayedError, UnrecoverableError, Worker, type Job } from 'bullmq';
 import { datasetOf } from '../datasets/catalog.ts';
 import type { Row } from '../datasets/dataset.ts';
@@ -35,7 +35,7 @@ import { logFailures, MAX_STARTS, workerOptions, type ProcessorNeeds } from './p
 
 /** A file that changed less than this ago may not be whole yet; what is wrong with it may mend itself. */
 const STILL_MS = 2_000;
-/** A file that was alone in its processor when that ended, so many times, after it was among those of another. */
+/** A file that was the suspect when its processor ended, so many times, after it was among those of another. */
 const MAX_CRASHES = 2;
 /** What one process loads at once, in units of a small file; a large one counts as so many, a piece of it is in memory. */
 const UNITS_AT_ONCE = 256;
@@ -43,6 +43,8 @@ const UNIT_BYTES = 64 * 1024;
 const MAX_UNITS = 16;
 /** Files that arrive now, and those that may have ended a processor, do not wait behind large ones of the backlog. */
 const [LATER, FIRST] = [0, 1];
+/** How long a file waits, in ms, that is put back because of what is the case now. */
+const PUT_BACK_MS = 2_000;
 
 type IngestBullJob = Job<IngestJob, IngestResult>;
 /** What the loads of one process share, beside what all processors do. */
@@ -51,9 +53,9 @@ interface IngestNeeds extends ProcessorNeeds, Pick<LoadOptions, 'announced'> {
   readonly lookUp: (name: string) => Promise<KnownVersion[]>;
 }
 
-/** What is wrong with a young file; it is judged when it has stood still, which costs no attempt. */
-class NotWholeYet extends Error {
-  override name = 'NotWholeYet';
+/** Why a file is looked at again in a moment, which costs no attempt. */
+class NotNow extends Error {
+  override name = 'NotNow';
 }
 
 /** Starts a worker that loads files. What it cannot load fails for good; see dead-letter.ts for what comes then. */
@@ -67,22 +69,41 @@ export function createIngestWorker(shared: ProcessorNeeds): Worker<IngestJob, In
   const needs: IngestNeeds = { ...shared, lookUp, announced, writeRows: createRowWriter(store) };
   const away = pauseWhileAway(store, log);
   const room = new Semaphore(UNITS_AT_ONCE);
+  const suspects = new Mutex();
+  let isLargeSuspected = false;
+
+  /**
+   * Loads a file whose processor died. Perhaps it was this file that ended it, so one such file is loaded at a time, and
+   * only what happens then is held against it. Others do not wait for a large one, nor do they keep places from others.
+   */
+  async function ingestNextSuspect(job: IngestBullJob, wanted: IngestJob): Promise<IngestResult> {
+    if (isLargeSuspected) throw new NotNow('another file that may have ended its processor is loaded first');
+    const units = unitsOf(wanted);
+    const load = async () => {
+      isLargeSuspected = units === MAX_UNITS;
+      try {
+        return await room.runExclusive(() => ingestSuspect(job, wanted, needs), units, FIRST);
+      } finally {
+        isLargeSuspected = false;
+      }
+    };
+    return await suspects.runExclusive(load, -units);
+  }
 
   async function process(job: IngestBullJob, token?: string): Promise<IngestResult> {
     try {
       const wanted = fileOf(job);
-      if (job.stalledCounter > 0)
-        return await room.runExclusive(() => ingestSuspect(job, wanted, needs), UNITS_AT_ONCE, FIRST);
+      if (job.stalledCounter > 0) return await ingestNextSuspect(job, wanted);
       const order = job.priority === 0 ? FIRST : LATER;
       return await room.runExclusive(() => ingest(job, wanted, needs), unitsOf(wanted), order);
     } catch (error) {
       const storeAway = isStoreAway(error) && job.attemptsStarted < MAX_STARTS;
-      if (!storeAway && !(error instanceof NotWholeYet)) throw error;
+      if (!storeAway && !(error instanceof NotNow)) throw error;
       const reason = error instanceof Error ? error.message : String(error);
-      log.info({ queue: INGEST_QUEUE, job: job.id, file: job.name, reason }, 'file put back');
+      log[storeAway ? 'info' : 'debug']({ queue: INGEST_QUEUE, job: job.id, file: job.name, reason }, 'file put back');
       if (storeAway) away.pause(worker);
       await job.log(reason);
-      await job.moveToDelayed(Date.now() + (storeAway ? 1_000 * (1 + Math.random()) : STILL_MS), token);
+      await job.moveToDelayed(Date.now() + PUT_BACK_MS, token);
       throw new DelayedError();
     }
   }
@@ -98,10 +119,7 @@ function unitsOf({ name, size }: IngestJob): number {
   return name.endsWith('.gz') ? MAX_UNITS : Math.min(MAX_UNITS, Math.ceil((size + 1) / UNIT_BYTES));
 }
 
-/**
- * Loads a file whose processor died. Perhaps it was this file that ended it, so it is loaded alone, and only what happens
- * then is held against it: the others that were in the same processor are not to blame.
- */
+/** Counts what ends the processor while this file is loaded, and only that. @throws UnrecoverableError at the third time */
 async function ingestSuspect(job: IngestBullJob, wanted: IngestJob, needs: IngestNeeds): Promise<IngestResult> {
   const { crashes = 0, ...file } = wanted;
   if (crashes >= MAX_CRASHES) throw new UnrecoverableError(`ended ${MAX_CRASHES + 1} processors that were loading it`);
@@ -216,7 +234,7 @@ async function ingest(job: IngestBullJob, wanted: IngestJob, needs: IngestNeeds)
       return await superseded();
     }
     if (!(error instanceof FileProblem)) throw error;
-    if (young) throw new NotWholeYet(`not whole yet? ${error.message}`, { cause: error });
+    if (young) throw new NotNow(`not whole yet? ${error.message}`, { cause: error });
     throw new UnrecoverableError(error.message);
   } finally {
     await file?.handle.close();

@@ -207,7 +207,7 @@ describe('a processor whose clock was ahead', async () => {
 }, 60_000);
 
 describe('a processor is killed', async () => {
-  const spaces = { middle: await openSpace(), poison: await openSpace() };
+  const spaces = { middle: await openSpace(), poison: await openSpace(), company: await openSpace() };
   const large = Array.from({ length: 300 }, (_, n) => events(100, { vehicle_id: `large-${n}` })).flat();
   const name = 'vehicles_events_large.json';
 
@@ -232,6 +232,45 @@ describe('a processor is killed', async () => {
     expect(await space.letters()).toEqual([]);
     await space.aggregated();
     expect(await storedSummaries(space.read)).toEqual(summariesOf(large));
+  });
+
+  it.concurrent('while it loads a very large file: nothing else waits until that is loaded', async () => {
+    const space = spaces.company;
+    const huge = 'vehicles_events_huge.json';
+    const victim = space.startRole('process');
+    space.startWatcher();
+    await space.put(huge, Array.from({ length: 2_000 }, (_, n) => events(100, { vehicle_id: `huge-${n}` })).flat());
+    await eventually(async () => expect(await space.count('change_log')).toBeGreaterThan(0), { withinMs: 40_000 });
+    const others = Array.from({ length: 20 }, (_, n) => `vehicles_events_other_${n}.json`);
+    await victim.kill();
+    for (const name of others) await space.put(name, events(3, { vehicle_id: name }));
+
+    space.startProcessor();
+    const ingest = space.queue('ingest');
+    await eventually(
+      async () => {
+        const active = await ingest.getActive();
+        expect(
+          active.filter((job) => job.name === huge && job.stalledCounter > 0 && job.data['crashes'] === 1),
+        ).toHaveLength(1);
+      },
+      { withinMs: 40_000 },
+    );
+    // One more that was in a processor when that ended: it waits its turn, but keeps no place from others.
+    const suspect = { name: 'vehicles_events_suspect.json', size: 0, mtimeNs: '0' };
+    const redis = new Redis(stores.redisUrl);
+    await ingest.add(suspect.name, suspect, { jobId: 'suspect', delay: 500 });
+    await redis.hset(`${space.config.QUEUE_PREFIX}:ingest:suspect`, 'stc', 1);
+    redis.disconnect();
+    await space.put('vehicles_events_new.json', events(3, { vehicle_id: 'new' }));
+    await space.loaded([...others, 'vehicles_events_new.json']);
+    await eventually(async () => {
+      expect(await ingest.getDelayed()).toMatchObject([{ id: 'suspect' }]);
+      expect((await ingest.getJob('suspect'))?.attemptsStarted).toBeGreaterThan(0);
+    });
+    expect((await space.ledger()).map(({ name }) => name)).not.toContain(huge);
+    await space.loaded([huge], { withinMs: 60_000 });
+    await eventually(async () => expect(await space.letters()).toMatchObject([{ name: suspect.name }]));
   });
 
   it.concurrent('each time it takes a file: the third time the file is a dead letter, and others go on', async () => {
