@@ -99,6 +99,8 @@ export function createReconciliation({
     }
 
     const page: IngestJob[] = [];
+    // Cassandra looks up one page while the next one is read from the folder.
+    let comparing = Promise.resolve();
     for (const name of namesBelow(DATA_DIR, below)) {
       if (signal.aborted) return total;
       if (total.seen % PAGE === 0) await breathe();
@@ -108,8 +110,14 @@ export function createReconciliation({
       const version = versionOf(file);
       if (before.get(name) === version) settledNow.set(name, version);
       else if (isYoungerThan(STILL_MS, file, store.now())) total.young += 1;
-      else if (page.push(file) === PAGE) await comparePage(page.splice(0));
+      else if (page.push(file) === PAGE) {
+        await comparing;
+        comparing = comparePage(page.splice(0));
+        // What goes wrong is told where it is awaited.
+        comparing.catch(() => undefined);
+      }
     }
+    await comparing;
     await comparePage(page);
     // Unless it was told to forget meanwhile. What has left the folder is forgotten, too.
     if (settled === before) settled = settledNow;

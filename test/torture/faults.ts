@@ -69,6 +69,7 @@ async function killCassandra({ rig, provider, observer, tail, random }: Scene): 
   await rig.killCassandra();
   rig.proxies.cassandra.set('cut');
   await sleep(random.int(0, 2_000));
+  observer.cassandraLostItsTail();
   await rig.startCassandra();
   const there = await loaded();
   const rows = await rig.read('SELECT event_id FROM vehicle_events');
@@ -81,7 +82,6 @@ async function killCassandra({ rig, provider, observer, tail, random }: Scene): 
   tail.ledgerRows += forgotten.length;
   tail.eventRows += events.length;
   rig.note(`cassandra forgot ${forgotten.length} of ${files.length} ledger rows and ${events.length} events`);
-  observer.cassandraLostItsTail();
   rig.proxies.cassandra.set('none');
 }
 
