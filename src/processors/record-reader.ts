@@ -33,7 +33,7 @@ export interface ReadOptions {
   readonly maxRecordBytes: number;
   /** Bytes that a compressed file may expand to. */
   readonly maxBytes: number;
-  /** The file may still grow, so that half a line at its end is no bad record yet. */
+  /** The file may still grow, so that half a line at its end is no bad record yet, but a problem of the file. */
   readonly mayGrow: boolean;
 }
 
@@ -70,12 +70,14 @@ export async function* readRecords(file: DataFile, options: ReadOptions): AsyncG
       records = records.concat(splitter.push(bytes.subarray(at, at + CUT_BYTES)));
       const isEnough = records.length >= CHUNK_RECORDS || at + CUT_BYTES >= bytes.length;
       if (!isEnough || records.length === 0) continue;
-      yield { ...check(records, options, format.lines), bytesRead };
+      yield { ...check(records, options), bytesRead };
       records = [];
     }
   }
-  const last = splitter.end();
-  if (last.length > 0) yield { ...check(last, options, !mayGrow), bytesRead };
+  const last = check(splitter.end(), options);
+  const [bad] = last.rejected;
+  if (mayGrow && bad !== undefined) throw new FileProblem(`ends with record ${bad.index}: ${bad.reason}`);
+  if (last.taken.length + last.rejected.length > 0) yield { ...last, bytesRead };
   return hash.digest('hex');
 }
 
@@ -128,8 +130,8 @@ async function* expand(source: AsyncIterable<Buffer>, size: number, maxBytes: nu
   if (left > 0) throw new FileProblem(`not a whole gzip file: the last ${left} bytes are not compressed data`);
 }
 
-/** @param isolated whether a record that is not JSON is bad alone; in an array it makes the whole file doubtful */
-function check(records: readonly RawRecord[], { dataset, context }: ReadOptions, isolated: boolean) {
+/** A line that is not JSON is bad alone; in an array it makes the whole file doubtful. */
+function check(records: readonly RawRecord[], { dataset, context, format }: ReadOptions) {
   const taken: TakenRecord[] = [];
   const rejected: RejectedRecord[] = [];
   const read = ({ text, index, problem }: RawRecord) => {
@@ -139,7 +141,7 @@ function check(records: readonly RawRecord[], { dataset, context }: ReadOptions,
     } catch (error) {
       if (error instanceof RangeError) return { field: '', reason: error.message };
       if (!(error instanceof SyntaxError)) throw error;
-      if (!isolated) throw new FileProblem(`not JSON: record ${index}: ${error.message}`);
+      if (!format.lines) throw new FileProblem(`not JSON: record ${index}: ${error.message}`);
       return { field: '', reason: `not JSON: ${error.message}` };
     }
   };

@@ -24,7 +24,7 @@ interface Reading {
 }
 
 /** What the reader makes of a file, or what it says is wrong with it. */
-async function read(extension: string, content: Buffer | string): Promise<Reading | string> {
+async function read(extension: string, content: Buffer | string, mayGrow = false): Promise<Reading | string> {
   const name = `vehicles_events_x.${extension}`;
   await writeFile(join(folder, name), content);
   const kind = datasetOf(name);
@@ -38,7 +38,7 @@ async function read(extension: string, content: Buffer | string): Promise<Readin
       context: { lineage: { name, version: '1' }, sourceTimeZone: 'UTC', now: Date.parse('2026-11-22T00:00:00Z') },
       maxRecordBytes: 1024 ** 2,
       maxBytes: MAX_BYTES,
-      mayGrow: false,
+      mayGrow,
     });
     for await (const chunk of chunks) {
       expect(chunk.taken.length + chunk.rejected.length).toBeLessThan(MAX_CHUNK_RECORDS);
@@ -87,6 +87,19 @@ function expectAccounted(reading: Reading | string, elements: readonly unknown[]
   }
   for (const reason of rejected.values()) expect(reason, what).toMatch(/^\S.{6,}/);
 }
+
+it('half a line at the end of a file that may still grow is no bad record, wherever it is cut', async () => {
+  const [first = '', second = ''] = records.map((record) => `${JSON.stringify(record)}\n`);
+  const start = Buffer.byteLength(first);
+  for (let end = start; end <= start + Buffer.byteLength(second); end += 1) {
+    const bytes = lines.subarray(0, end);
+    const isWhole = end === start || end >= start + Buffer.byteLength(second) - 1;
+    const wanted = isWhole
+      ? { ids: ids.slice(0, end === start ? 1 : 2), rejected: [] }
+      : expect.stringMatching(/^ends with record 1: not /);
+    expect(await read('jsonl', bytes, true), `cut at ${end}`).toEqual(wanted);
+  }
+});
 
 const ARRAY_PROBLEM = /^(not JSON: |not a JSON array of records: |ends too early: |empty: )/;
 
