@@ -101,15 +101,14 @@ export function createDeadLetters(needs: ProcessorNeeds): DeadLetters {
     for (const letter of await deadLetterQueue.getFailed(0, SWEEP_PAGE - 1)) await sweepLetter(letter);
   }
 
-  /** Removes a letter whose file was loaded after all, or was mended and loaded while the letter was being written. */
+  /** Removes a letter whose file was loaded after all, or was mended and loaded while this version was being judged. */
   async function sweepLetter(letter: Job<DeadLetterJob, void>): Promise<void> {
     const parsed = deadLetterJobSchema.safeParse(letter.data);
     if (!parsed.success) return;
-    const { name, failedAt } = parsed.data;
-    const known = await readVersions(store, name);
+    const known = await readVersions(store, parsed.data.name);
     const own = known.find(({ version }) => version === versionOf(parsed.data));
     if (own === undefined) return;
-    const isMended = known.some(({ state, finishedAt }) => state === 'loaded' && finishedAt >= failedAt);
+    const isMended = known.some(({ state, finishedAt }) => isLoaded(state) && finishedAt >= own.startedAt);
     if (own.state === 'dead_letter' && !isMended) return;
     await settleDeadLetter(store, own, 'superseded');
     await letter.remove();

@@ -417,7 +417,7 @@ describe('files that do not leave the folder like others', async () => {
   });
 });
 
-describe('a dead letter that was written while the mended file was being loaded', async () => {
+describe('a dead letter whose version was judged while the mended file was being loaded', async () => {
   const own = await openSpace();
 
   it('is settled by the sweep', async () => {
@@ -427,8 +427,11 @@ describe('a dead letter that was written while the mended file was being loaded'
     await own.put(name, events(1, {}));
     await own.loaded([name]);
     const [file] = await own.ledger();
-    await own.read(`INSERT INTO files (name, version, state) VALUES ('${name}', '1-1', 'dead_letter')`);
-    const failedAt = (file?.finishedAt ?? 0) - 1;
+    // It was read before the mended one was loaded, and given up after that.
+    const [startedAt, failedAt] = [-1, 1].map((ms) => (file?.finishedAt ?? 0) + ms);
+    await own.read(
+      `INSERT INTO files (name, version, state, started_at) VALUES ('${name}', '1-1', 'dead_letter', ${startedAt})`,
+    );
     await own.queue('dead-letter').add(name, { name, size: 1, mtimeNs: '1', reason: 'cut', failedAt, attempts: 1 });
     await eventually(async () => expect(await own.letters()).toHaveLength(1));
     await eventually(async () => expect(await own.letters()).toEqual([]));
