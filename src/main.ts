@@ -8,7 +8,6 @@ import { discardFailed, listFailed, retryFailed, showFailed } from './commands/f
 import { generateFiles } from './commands/generate.ts';
 import { migrateSchema } from './commands/migrate.ts';
 import { processJobs } from './commands/process.ts';
-import type { Runtime } from './commands/runtime.ts';
 import { services } from './commands/services.ts';
 import { start } from './commands/start.ts';
 import { showStatus } from './commands/status.ts';
@@ -18,7 +17,7 @@ import { BadUsage, parseConfig, UsageError, type Config } from './config.ts';
 import { findLocalServices } from './local/services.ts';
 import { createLog } from './log.ts';
 import { isRedisAnswer } from './queues/redis.ts';
-import { createShutdown } from './shutdown.ts';
+import { createShutdown, type Runtime } from './runtime.ts';
 
 const FAILED = 1;
 const BAD_USAGE = 2;

@@ -1,6 +1,7 @@
 import { collectDefaultMetrics, Registry } from 'prom-client';
 import { readCounters } from '../queues/counters.ts';
-import { allQueues, boundedRead, type Snapshot, type SnapshotNeeds } from './snapshot.ts';
+import { allQueues } from '../queues/open.ts';
+import { boundedRead, type Snapshot, type SnapshotNeeds } from './snapshot.ts';
 
 /** Makes the function that prints everything for Prometheus. It never rejects, and leaves out what is not known. */
 export function createMetrics(needs: SnapshotNeeds, readSnapshot: () => Promise<Snapshot>): () => Promise<string> {

@@ -2,17 +2,13 @@ import { setTimeout as sleep } from 'node:timers/promises';
 import type { Job, Queue } from 'bullmq';
 import type { Logger } from 'pino';
 import { dayOf, DAY_MS } from '../datasets/time.ts';
-import type { DeadLetterQueue } from '../queues/dead-letter.ts';
-import type { IngestQueue } from '../queues/ingest.ts';
-import type { QueueConnection } from '../queues/redis.ts';
-import type { VerificationQueue, VerificationReport } from '../queues/verification.ts';
+import { allQueues, type Queues } from '../queues/open.ts';
+import type { VerificationReport } from '../queues/verification.ts';
 import { readAggregationState } from '../storage/aggregation-state.ts';
 import type { Store } from '../storage/client.ts';
 import { dayTotals } from '../storage/summaries.ts';
 
-type OpenQueues = { queues: QueueConnection; ingestQueue: IngestQueue; deadLetterQueue: DeadLetterQueue };
-type OtherQueues = { aggregationQueue: Queue; sliceQueue: Queue; verificationQueue: VerificationQueue };
-export type SnapshotNeeds = OpenQueues & OtherQueues & { store: Store; log: Logger };
+export type SnapshotNeeds = Queues & { readonly store: Store; readonly log: Logger };
 
 /**
  * Makes a read of a store that always ends: with null when the store does not answer within two seconds. One that is
@@ -44,15 +40,6 @@ export function createSnapshotReader(needs: SnapshotNeeds) {
     return { at: new Date().toISOString(), redis, cassandra };
   };
 }
-
-/** All queues, in the order in which they are shown. */
-export const allQueues = (needs: SnapshotNeeds): readonly Queue[] => [
-  needs.ingestQueue,
-  needs.deadLetterQueue,
-  needs.aggregationQueue,
-  needs.sliceQueue,
-  needs.verificationQueue,
-];
 
 async function readRedis(needs: SnapshotNeeds) {
   const { ingestQueue, deadLetterQueue, verificationQueue } = needs;

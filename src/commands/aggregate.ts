@@ -1,29 +1,25 @@
 import { QueueEvents } from 'bullmq';
 import { createAggregationWorkers } from '../processors/aggregation.ts';
 import { AGGREGATION_QUEUE, type AggregationResult } from '../queues/aggregation.ts';
-import { createCounters } from '../queues/counters.ts';
-import { openQueues, openStore, processName } from './connect.ts';
-import type { Runtime } from './runtime.ts';
+import type { Runtime } from '../runtime.ts';
+import { openForWork } from './connect.ts';
 
 const ASK_AGAIN_MS = 1_000;
 
 /** Runs one aggregation now, here or on any processor, waits for it and says what it did. */
 export async function aggregateNow(runtime: Runtime, options: { rebuild: boolean; json: boolean }): Promise<void> {
   const { log, shutdown } = runtime;
-  const opened = await openQueues(runtime);
-  const store = await openStore(runtime);
-  const counters = createCounters(opened.queues, log);
-  shutdown.defer('counters', counters.close);
-  const { connection, prefix } = opened.queues;
+  const needs = await openForWork(runtime);
+  const { connection, prefix } = needs.queues;
   const events = new QueueEvents(AGGREGATION_QUEUE, { connection, prefix });
   shutdown.defer('queue events', () => events.close());
   await events.waitUntilReady();
-  const workers = createAggregationWorkers({ ...opened, ...runtime, store, counters, workerName: processName() });
+  const workers = createAggregationWorkers(needs);
   shutdown.defer('workers', () => Promise.all(workers.map((worker) => worker.close())));
 
   let result: AggregationResult;
   do {
-    const job = await opened.aggregationQueue.add('run by hand', { rebuild: options.rebuild });
+    const job = await needs.aggregationQueue.add('run by hand', { rebuild: options.rebuild });
     const stopped = shutdown.requested.then(() => {
       throw new Error('stopped before the run was done; it goes on where a processor runs');
     });

@@ -4,14 +4,14 @@ import { Presets, SingleBar } from 'cli-progress';
 import { BadUsage } from '../config.ts';
 import { namesBelow } from '../producers/data-folder.ts';
 import { createReconciliation } from '../producers/reconciliation.ts';
-import { openQueues, openStore } from './connect.ts';
-import type { Runtime } from './runtime.ts';
+import type { Runtime } from '../runtime.ts';
+import { openAll } from './connect.ts';
 
 const FORMAT = '{bar} {percentage}% {value} of {total} files compared, {queued} queued';
 
 /** Queues what is not loaded yet of a folder below DATA_DIR, behind the files that arrive now. */
 export async function backfill(runtime: Runtime, directory: string, options: { json: boolean }): Promise<void> {
-  const { config, log, shutdown } = runtime;
+  const { config } = runtime;
   const below = relative(config.DATA_DIR, resolve(directory));
   if (below.split(/[/\\]/)[0] === '..') {
     throw new BadUsage(
@@ -22,9 +22,7 @@ export async function backfill(runtime: Runtime, directory: string, options: { j
   if (folder === undefined) throw new BadUsage(`${directory} is not a folder.`);
   await folder.close();
 
-  const opened = await openQueues(runtime);
-  const store = await openStore(runtime);
-  const reconciliation = createReconciliation({ ...opened, config, store, log, signal: shutdown.signal });
+  const reconciliation = createReconciliation(await openAll(runtime));
   let files = 0;
   for (const _name of namesBelow(config.DATA_DIR, below)) files += 1;
   const bar = new SingleBar({ format: FORMAT, stream: process.stderr }, Presets.shades_classic);

@@ -6,10 +6,10 @@ import { runTool } from '../local/maven.ts';
 import { findLocalServices } from '../local/services.ts';
 import { isScanned } from '../producers/data-folder.ts';
 import { connectQueues } from '../queues/redis.ts';
+import type { Runtime } from '../runtime.ts';
 import { connectStore } from '../storage/client.ts';
 import { migrations } from '../storage/schema.ts';
 import { printable } from './printable.ts';
-import type { Runtime } from './runtime.ts';
 
 /** One thing that was looked at: what was found, and what to do unless it is ok. */
 type Line = { check: string; state: 'ok' | 'warn' | 'wrong'; found: string; advice: string };

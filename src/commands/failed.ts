@@ -2,10 +2,11 @@ import type { Job } from 'bullmq';
 import { BadUsage, UsageError } from '../config.ts';
 import { deadLetterJobSchema, type DeadLetterJob } from '../queues/dead-letter.ts';
 import { versionOf } from '../queues/ingest.ts';
+import { openQueues } from '../queues/open.ts';
+import type { Runtime } from '../runtime.ts';
 import { settleDeadLetter } from '../storage/files.ts';
-import { openQueues, openStore } from './connect.ts';
+import { openStore } from './connect.ts';
 import { printable } from './printable.ts';
-import type { Runtime } from './runtime.ts';
 
 const PAGE = 500;
 

@@ -1,5 +1,5 @@
 import { generate, type GeneratorOptions } from '../producers/generator.ts';
-import type { Runtime } from './runtime.ts';
+import type { Runtime } from '../runtime.ts';
 
 /** Simulates the provider until asked to stop or the wanted rounds are written. */
 export async function generateFiles(

@@ -1,5 +1,5 @@
+import type { Runtime } from '../runtime.ts';
 import { migrate } from '../storage/migrations.ts';
-import type { Runtime } from './runtime.ts';
 
 /** Makes the keyspace and the tables, or brings them up to this version. */
 export async function migrateSchema({ config, log }: Runtime): Promise<void> {

@@ -3,20 +3,14 @@ import { createDeadLetters, createDeadLetterWorker } from '../processors/dead-le
 import { createIngestWorker } from '../processors/ingest.ts';
 import { createVerificationWorker } from '../processors/verification.ts';
 import { allFiles } from '../producers/data-folder.ts';
-import { createCounters } from '../queues/counters.ts';
-import { openDataFolder, openQueues, openStore, processName } from './connect.ts';
-import type { Runtime } from './runtime.ts';
+import type { Runtime } from '../runtime.ts';
+import { openDataFolder, openForWork } from './connect.ts';
 
 /** One processor replica: loads files, moves dead letters, takes its share of the aggregation. */
 export async function processJobs(runtime: Runtime): Promise<void> {
   const { config, log, shutdown } = runtime;
   await openDataFolder(runtime);
-  const opened = await openQueues(runtime);
-  const store = await openStore(runtime);
-  const counters = createCounters(opened.queues, log);
-  shutdown.defer('counters', counters.close);
-  const needs = { ...opened, config, store, counters, log, workerName: processName() };
-
+  const needs = await openForWork(runtime);
   const deadLetters = createDeadLetters(needs);
   shutdown.defer('dead letters', deadLetters.close);
   const ingest = createIngestWorker(needs);

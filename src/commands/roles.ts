@@ -1,7 +1,7 @@
 import { setTimeout as sleep } from 'node:timers/promises';
 import { execa } from 'execa';
 import { UsageError } from '../config.ts';
-import type { Runtime } from './runtime.ts';
+import type { Runtime } from '../runtime.ts';
 
 /** A role that ends sooner than this after its start has failed to start. */
 const QUICK_DEATH_MS = 10_000;

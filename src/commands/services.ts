@@ -1,6 +1,6 @@
 import { UsageError } from '../config.ts';
 import { startLocalServices } from '../local/services.ts';
-import type { Runtime } from './runtime.ts';
+import type { Runtime } from '../runtime.ts';
 
 /** Runs the local Redis and Cassandra, those that the environment does not point elsewhere, until asked to stop. */
 export async function services({ config, shutdown }: Runtime): Promise<void> {

@@ -4,9 +4,9 @@ import { freePort } from '../local/ports.ts';
 import { startLocalServices } from '../local/services.ts';
 import { step } from '../progress.ts';
 import { connectQueues } from '../queues/redis.ts';
+import type { Runtime } from '../runtime.ts';
 import { connectStore } from '../storage/client.ts';
 import { keepRole, runRole } from './roles.ts';
-import type { Runtime } from './runtime.ts';
 
 /**
  * Runs the whole pipeline on this machine until asked to stop: the stores that the environment does not point to, then

@@ -1,15 +1,13 @@
 import { createSnapshotReader, type Snapshot } from '../board/snapshot.ts';
-import { openQueues, openStore } from './connect.ts';
+import type { Runtime } from '../runtime.ts';
+import { openAll } from './connect.ts';
 import { printable } from './printable.ts';
-import type { Runtime } from './runtime.ts';
 
 const EVERY_MS = 2_000;
 
 /** Shows queues, lag, watermark and rates; with `watch`, again every two seconds until asked to stop. */
 export async function showStatus(runtime: Runtime, options: { json: boolean; watch: boolean }): Promise<void> {
-  const opened = await openQueues(runtime);
-  const store = await openStore(runtime);
-  const readSnapshot = createSnapshotReader({ ...opened, store, log: runtime.log });
+  const readSnapshot = createSnapshotReader(await openAll(runtime));
   const { requested, signal } = runtime.shutdown;
   for (;;) {
     const snapshot = await readSnapshot();

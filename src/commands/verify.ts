@@ -3,9 +3,9 @@ import { UsageError } from '../config.ts';
 import { verify } from '../processors/verification.ts';
 import { allFiles } from '../producers/data-folder.ts';
 import type { VerificationReport } from '../queues/verification.ts';
-import { openQueues, openStore } from './connect.ts';
+import type { Runtime } from '../runtime.ts';
+import { openAll } from './connect.ts';
 import { printable } from './printable.ts';
-import type { Runtime } from './runtime.ts';
 
 const FORMAT = '{bar} {percentage}% {value} of {total} files, {differences} differences';
 
@@ -15,23 +15,19 @@ export async function verifyFiles(
   { json, repair, sample }: { json: boolean; repair: boolean; sample: number },
 ): Promise<void> {
   const { config, shutdown } = runtime;
-  const { ingestQueue } = await openQueues(runtime);
-  const store = await openStore(runtime);
+  const opened = await openAll(runtime);
   const files = () => allFiles(config.DATA_DIR);
   let count = 0;
   for await (const _file of files()) count += 1;
   const bar = new SingleBar({ format: FORMAT, stream: process.stderr }, Presets.shades_classic);
   bar.start(count, 0, { differences: 0 });
-  const report = await verify(
-    { config, store, ingestQueue },
-    {
-      files,
-      share: sample,
-      repair,
-      goesOn: () => !shutdown.signal.aborted,
-      onFile: ({ differences }) => bar.increment({ differences }),
-    },
-  ).finally(() => bar.stop());
+  const report = await verify(opened, {
+    files,
+    share: sample,
+    repair,
+    goesOn: () => !shutdown.signal.aborted,
+    onFile: ({ differences }) => bar.increment({ differences }),
+  }).finally(() => bar.stop());
 
   process.stdout.write(json ? `${JSON.stringify(report)}\n` : textOf(report));
   if (shutdown.signal.aborted) throw new UsageError('Stopped before everything was compared.');

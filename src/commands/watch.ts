@@ -1,6 +1,6 @@
 import { startProducer } from '../producers/producer.ts';
-import { openDataFolder, openQueues, openStore } from './connect.ts';
-import type { Runtime } from './runtime.ts';
+import type { Runtime } from '../runtime.ts';
+import { openAll, openDataFolder } from './connect.ts';
 
 /** How long after the start, and the settle time, the first aggregation runs. */
 const FIRST_SUMMARY_SECONDS = 5;
@@ -9,9 +9,8 @@ const FIRST_SUMMARY_SECONDS = 5;
 export async function watch(runtime: Runtime): Promise<void> {
   const { config, log, shutdown } = runtime;
   await openDataFolder(runtime);
-  const opened = await openQueues(runtime);
-  const store = await openStore(runtime);
-  const producer = await startProducer({ ...opened, config, store, log, signal: shutdown.signal });
+  const opened = await openAll(runtime);
+  const producer = await startProducer(opened);
   shutdown.defer('producer', producer.close);
   // The first files are summarized soon, and not only when the schedule comes round.
   const delay = (config.SETTLE_SECONDS + FIRST_SUMMARY_SECONDS) * 1000;

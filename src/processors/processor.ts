@@ -1,25 +1,17 @@
 import type { Worker, WorkerOptions } from 'bullmq';
 import type { Logger } from 'pino';
 import type { Config } from '../config.ts';
-import type { AggregationQueue, AggregationSliceQueue } from '../queues/aggregation.ts';
 import type { Counters } from '../queues/counters.ts';
-import type { DeadLetterQueue } from '../queues/dead-letter.ts';
-import type { IngestQueue } from '../queues/ingest.ts';
-import type { QueueConnection } from '../queues/redis.ts';
+import type { Queues } from '../queues/open.ts';
 import type { Store } from '../storage/client.ts';
 
 /** A store that was away is waited for without counting an attempt, but not for ever by one job. */
 export const MAX_STARTS = 1_000;
 
 /** What the processors of one process share. */
-export interface ProcessorNeeds {
+export interface ProcessorNeeds extends Queues {
   readonly config: Config;
   readonly store: Store;
-  readonly queues: QueueConnection;
-  readonly ingestQueue: IngestQueue;
-  readonly deadLetterQueue: DeadLetterQueue;
-  readonly aggregationQueue: AggregationQueue;
-  readonly sliceQueue: AggregationSliceQueue;
   readonly counters: Counters;
   readonly log: Logger;
   /** What the ledger and Bull Board call this process; without spaces. */

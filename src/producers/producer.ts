@@ -1,9 +1,8 @@
 import { setTimeout as sleep } from 'node:timers/promises';
 import { enqueueFiles, type IngestJob } from '../queues/ingest.ts';
-import type { QueueConnection } from '../queues/redis.ts';
-import { createReconciliation, type ReconciliationNeeds } from './reconciliation.ts';
+import { createReconciliation, type ProducerNeeds } from './reconciliation.ts';
 import { putBackLeaving } from './removal.ts';
-import { createOverdue, ensureSchedules, type ScheduledQueues } from './schedule.ts';
+import { createOverdue, ensureSchedules } from './schedule.ts';
 import { watchFolder } from './watcher.ts';
 
 /** Arrivals of one burst that are queued in one round trip. */
@@ -11,8 +10,6 @@ const BURST = 500;
 /** Arrivals that may wait for Redis; more are left to reconciliation. */
 const MAX_PENDING = 10_000;
 const LOOK_AGAIN_MS = 1_000;
-
-type ProducerNeeds = ReconciliationNeeds & ScheduledQueues & { queues: QueueConnection };
 
 /** Queues what the watcher hints at, at once, and what the ledger lacks, again and again; keeps the schedule. */
 export async function startProducer(needs: ProducerNeeds) {

@@ -1,8 +1,8 @@
 import { setImmediate as breathe, setTimeout as sleep } from 'node:timers/promises';
-import type { Logger } from 'pino';
-import type { Config } from '../config.ts';
-import { addDeadLetter, deadLetterId, type DeadLetterQueue } from '../queues/dead-letter.ts';
-import { enqueueFiles, isYoungerThan, versionOf, type IngestJob, type IngestQueue } from '../queues/ingest.ts';
+import { addDeadLetter, deadLetterId } from '../queues/dead-letter.ts';
+import { enqueueFiles, isYoungerThan, versionOf, type IngestJob } from '../queues/ingest.ts';
+import type { Queues } from '../queues/open.ts';
+import type { Runtime } from '../runtime.ts';
 import type { Store } from '../storage/client.ts';
 import { forgetFile, isLoaded, readVersions, type KnownVersion } from '../storage/files.ts';
 import { namesBelow, versionNow } from './data-folder.ts';
@@ -14,24 +14,13 @@ const FULL_QUEUE_WAIT_MS = 250;
 /** A younger file may still be written; the watcher, or the next comparison, takes it. */
 const STILL_MS = 500;
 
-export interface ReconciliationNeeds {
-  readonly config: Config;
-  readonly store: Store;
-  readonly ingestQueue: IngestQueue;
-  readonly deadLetterQueue: DeadLetterQueue;
-  readonly log: Logger;
-  readonly signal: AbortSignal;
-}
+/** What the parts of the producer share. */
+export type ProducerNeeds = Runtime & Queues & { readonly store: Store };
 
 /** Compares the folder with the ledger, which is the truth, and queues what is not loaded. */
-export function createReconciliation({
-  config,
-  store,
-  ingestQueue,
-  deadLetterQueue,
-  log,
-  signal,
-}: ReconciliationNeeds) {
+export function createReconciliation(needs: ProducerNeeds) {
+  const { config, store, ingestQueue, deadLetterQueue, log } = needs;
+  const { signal } = needs.shutdown;
   const { DATA_DIR, AFTER_LOAD } = config;
   /** Versions in the folder that need nothing any more, by name: the ledger need not be asked for them again. */
   let settled = new Map<string, string>();

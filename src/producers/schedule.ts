@@ -1,22 +1,13 @@
 import type { Queue } from 'bullmq';
-import type { Config } from '../config.ts';
-import type { AggregationQueue, AggregationSliceQueue } from '../queues/aggregation.ts';
-import type { VerificationQueue } from '../queues/verification.ts';
-import type { Store } from '../storage/client.ts';
+import type { ProducerNeeds } from './reconciliation.ts';
 
 /** Jobs put off that are looked at in one go: those with the latest times, which a wrong clock may have set. */
 const PAGE = 500;
 
-export interface ScheduledQueues {
-  readonly aggregationQueue: AggregationQueue;
-  readonly sliceQueue: AggregationSliceQueue;
-  readonly verificationQueue: VerificationQueue;
-}
-type ScheduleNeeds = ScheduledQueues & { readonly config: Config; readonly store: Store };
 type Schedule = { readonly every: number } | { readonly pattern: string; readonly tz: string };
 
 /** Redis may have lost a schedule, or its next run may be at a time that a wrong clock has set. */
-export async function ensureSchedules(needs: ScheduleNeeds): Promise<void> {
+export async function ensureSchedules(needs: ProducerNeeds): Promise<void> {
   const { aggregationQueue, verificationQueue, config, store } = needs;
   const { AGGREGATION_EVERY_SECONDS: seconds, AGGREGATION_CRON: pattern, AGGREGATION_TIME_ZONE: tz } = config;
   const wanted = pattern === undefined ? { every: seconds * 1000 } : { pattern, tz };

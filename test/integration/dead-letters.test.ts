@@ -3,7 +3,7 @@ import { dirname, join } from 'node:path';
 import { UnrecoverableError, Worker } from 'bullmq';
 import { beforeAll, describe, expect, it, vi } from 'vitest';
 import { discardFailed, listFailed, retryFailed, showFailed, type Selection } from '../../src/commands/failed.ts';
-import type { Runtime } from '../../src/commands/runtime.ts';
+import type { Runtime } from '../../src/runtime.ts';
 import { UsageError } from '../../src/config.ts';
 import { eventually, openSpace, type Letter, type Space } from './pipeline.ts';
 import { idOf } from './recomputation.ts';

@@ -15,7 +15,7 @@ import { findRedisBinary, startRedis } from '../../src/local/redis.ts';
 import { findServer, type LocalServer } from '../../src/local/server.ts';
 import { findLocalServices, startLocalServices } from '../../src/local/services.ts';
 import { createLog } from '../../src/log.ts';
-import { createShutdown } from '../../src/shutdown.ts';
+import { createShutdown } from '../../src/runtime.ts';
 
 const LIB = resolve(import.meta.dirname, '../../.local/lib');
 

@@ -9,10 +9,9 @@ import { Redis, type Cluster } from 'ioredis';
 import { destination, pino } from 'pino';
 import { afterAll, afterEach, expect, inject, vi } from 'vitest';
 import { processJobs } from '../../src/commands/process.ts';
-import type { Runtime } from '../../src/commands/runtime.ts';
 import { watch } from '../../src/commands/watch.ts';
 import { parseConfig, type Config } from '../../src/config.ts';
-import { createShutdown } from '../../src/shutdown.ts';
+import { createShutdown, type Runtime } from '../../src/runtime.ts';
 import { migrate } from '../../src/storage/migrations.ts';
 
 const PROGRAM = resolve(import.meta.dirname, '../../bin/pipeline.js');

@@ -1,7 +1,6 @@
 import { beforeAll, describe, expect, it } from 'vitest';
-import { openQueues, openStore } from '../../src/commands/connect.ts';
+import { openForWork, openStore } from '../../src/commands/connect.ts';
 import { createAggregationWorkers } from '../../src/processors/aggregation.ts';
-import { createCounters } from '../../src/queues/counters.ts';
 import { claimEpoch, moveWatermark } from '../../src/storage/aggregation-state.ts';
 import { recomputeDay } from '../../src/storage/summaries.ts';
 import { eventually, openSpace, type Space } from './pipeline.ts';
@@ -292,11 +291,7 @@ describe('a window of more changes than one job takes', async () => {
 
     for (const workerName of ['left', 'right']) {
       const runtime = own.runtime();
-      const opened = await openQueues(runtime);
-      const store = await openStore(runtime);
-      const counters = createCounters(opened.queues, runtime.log);
-      runtime.shutdown.defer('counters', counters.close);
-      const workers = createAggregationWorkers({ ...opened, ...runtime, store, counters, workerName });
+      const workers = createAggregationWorkers({ ...(await openForWork(runtime)), workerName });
       runtime.shutdown.defer('workers', () => Promise.all(workers.map((worker) => worker.close())));
     }
     const large = await eventually(

@@ -5,7 +5,7 @@ import { beforeAll, describe, expect, it, vi } from 'vitest';
 import { createMetrics } from '../../src/board/metrics.ts';
 import { renderPage } from '../../src/board/page.ts';
 import { createSnapshotReader } from '../../src/board/snapshot.ts';
-import { openQueues, openStore } from '../../src/commands/connect.ts';
+import { openAll } from '../../src/commands/connect.ts';
 import { verifyFiles } from '../../src/commands/verify.ts';
 import type { VerificationReport } from '../../src/queues/verification.ts';
 import { eventually, openSpace, type Space } from './pipeline.ts';
@@ -331,7 +331,7 @@ describe('on a schedule', async () => {
     await space.aggregated();
     await space.read(`UPDATE hourly_summary SET event_count = 7 WHERE vehicle_id = 'watched' AND ${DAY} AND hour = 10`);
     const runtime = space.runtime();
-    const needs = { ...(await openQueues(runtime)), store: await openStore(runtime), log: runtime.log };
+    const needs = await openAll(runtime);
     const readSnapshot = createSnapshotReader(needs);
     const newest = await eventually(async () => {
       const { redis } = await readSnapshot();

@@ -1,0 +1,50 @@
+import { setTimeout as sleep } from 'node:timers/promises';
+import type { Logger } from 'pino';
+import type { Config } from './config.ts';
+
+/** What main hands to every command. A command that returns has ended well; one that throws has failed. */
+export interface Runtime {
+  readonly config: Config;
+  readonly log: Logger;
+  /** What the command opens; main releases it whatever happens. */
+  readonly shutdown: Shutdown;
+}
+
+export type Shutdown = ReturnType<typeof createShutdown>;
+
+/**
+ * What has been opened, released last-in-first-out. Whatever a command opens goes on this stack in the next line.
+ *
+ * @param deadlineMs how long all releases together may take before the rest is abandoned
+ */
+export function createShutdown(log: Logger, deadlineMs = 8_000) {
+  const stack: { name: string; release: () => unknown }[] = [];
+  const controller = new AbortController();
+  const { signal } = controller;
+  const requested = new Promise<void>((resolve) => {
+    signal.addEventListener('abort', () => resolve(), { once: true });
+  });
+  return {
+    /** Aborted when the process is asked to stop; long waits take it. */
+    signal,
+    /** Resolves when a stop was asked for. */
+    requested,
+    /** Asks for the stop. Calling it again changes nothing. */
+    request: () => controller.abort(),
+    /** Puts one thing on the stack. `name` is what the log calls it. */
+    defer: (name: string, release: () => unknown) => void stack.push({ name, release }),
+    /** Releases everything, each within what is left of the deadline; never rejects. */
+    release: async (): Promise<void> => {
+      const deadline = performance.now() + deadlineMs;
+      for (let top = stack.pop(); top !== undefined; top = stack.pop()) {
+        const { name, release } = top;
+        const late = sleep(Math.max(100, deadline - performance.now()), 'late', { ref: false });
+        const released = Promise.resolve().then(release);
+        await Promise.race([released, late]).then(
+          (outcome) => outcome === 'late' && log.warn({ resource: name }, 'not closed in time, abandoned'),
+          (error: unknown) => log.warn({ resource: name, err: error }, 'closing failed'),
+        );
+      }
+    },
+  };
+}
