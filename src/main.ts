@@ -4,7 +4,7 @@ import { aggregateNow } from './commands/aggregate.ts';
 import { backfill } from './commands/backfill.ts';
 import { board } from './commands/board.ts';
 import { doctor } from './commands/doctor.ts';
-import { discardFailed, listFailed, retryFailed, showFailed } from './commands/failed.ts';
+import { discardFailed, listFailed, retryFailed, showFailed, type Selection } from './commands/failed.ts';
 import { generateFiles } from './commands/generate.ts';
 import { migrateSchema } from './commands/migrate.ts';
 import { processJobs } from './commands/process.ts';
@@ -45,33 +45,35 @@ function exitCodeOf(error: unknown): number {
   return error instanceof BadUsage ? BAD_USAGE : FAILED;
 }
 
-/** Runs one command: environment in, signals turned into the wish to stop, everything released, exit code out. */
-async function runCommand(name: string, command: (runtime: Runtime) => Promise<void>): Promise<void> {
-  const config = await readConfig(name).catch((error: unknown) => process.exit(exitCodeOf(error)));
-  const log = createLog(config, name);
-  const shutdown = createShutdown(log);
-  const onSignal = () => {
-    if (shutdown.signal.aborted) process.exit(FAILED);
-    shutdown.request();
-  };
-  process.on('SIGINT', onSignal).on('SIGTERM', onSignal);
-  // For a health check from outside: a process that hangs does not touch the file.
-  if (config.HEARTBEAT_FILE !== undefined) setInterval(writeFileSync, 10_000, config.HEARTBEAT_FILE, '').unref();
-  // `pipeline start` keeps a channel to its roles: when it is gone, so are they.
-  process.on('disconnect', () => shutdown.request());
-  process.on('unhandledRejection', (error) => {
-    process.exit(exitCodeOf(error));
-  });
+/** The action of a command: environment in, signals turned into the wish to stop, everything released, exit code out. */
+function running<Given extends unknown[]>(name: string, command: (runtime: Runtime, ...given: Given) => Promise<void>) {
+  return async (...given: Given): Promise<void> => {
+    const config = await readConfig(name).catch((error: unknown) => process.exit(exitCodeOf(error)));
+    const log = createLog(config, name);
+    const shutdown = createShutdown(log);
+    const onSignal = () => {
+      if (shutdown.signal.aborted) process.exit(FAILED);
+      shutdown.request();
+    };
+    process.on('SIGINT', onSignal).on('SIGTERM', onSignal);
+    // For a health check from outside: a process that hangs does not touch the file.
+    if (config.HEARTBEAT_FILE !== undefined) setInterval(writeFileSync, 10_000, config.HEARTBEAT_FILE, '').unref();
+    // `pipeline start` keeps a channel to its roles: when it is gone, so are they.
+    process.on('disconnect', () => shutdown.request());
+    process.on('unhandledRejection', (error) => {
+      process.exit(exitCodeOf(error));
+    });
 
-  let code = 0;
-  try {
-    await command({ config, log, shutdown });
-  } catch (error) {
-    code = exitCodeOf(error);
-  }
-  shutdown.request();
-  await shutdown.release();
-  process.exit(code);
+    let code = 0;
+    try {
+      await command({ config, log, shutdown }, ...given);
+    } catch (error) {
+      code = exitCodeOf(error);
+    }
+    shutdown.request();
+    await shutdown.release();
+    process.exit(code);
+  };
 }
 
 function numberBetween(min: number, max: number, isWhole = false) {
@@ -104,7 +106,7 @@ const withJson = (command: Command) => command.option('--json', 'print data as J
 
 add(program, 'start', 'everything on this machine: local stores unless the environment points to others, every role')
   .option('--no-generate', 'leave the simulator out')
-  .action((options: { generate: boolean }) => runCommand('start', (runtime) => start(runtime, options)));
+  .action(running('start', start));
 for (const [name, description, command] of [
   ['services', 'only the local Redis and Cassandra', services],
   ['migrate', 'make the keyspace and the tables, or bring them up to this version', migrateSchema],
@@ -112,7 +114,7 @@ for (const [name, description, command] of [
   ['process', 'a processor replica; start as many as wanted, on as many machines as wanted', processJobs],
   ['board', 'Bull Board, the page, metrics and health, over HTTP', board],
 ] as const) {
-  add(program, name, description).action(() => runCommand(name, command));
+  add(program, name, description).action(running(name, command));
 }
 
 add(program, 'generate', "the provider's simulator: a file of events and one of status reports, again and again")
@@ -126,35 +128,23 @@ add(program, 'generate', "the provider's simulator: a file of events and one of 
   .option('--out-of-order', 'shuffle the records of each file', false)
   .option('--bad <share>', 'share of records that cannot be taken', share, 0)
   .option('--in-place', 'write under the final name instead of renaming', false)
-  .action(({ interval, count, ...options }) =>
-    runCommand('generate', (runtime) =>
-      generateFiles(runtime, { ...options, intervalSeconds: interval, rounds: count }),
-    ),
-  );
+  .action(running('generate', generateFiles));
 
 withJson(add(program, 'aggregate', 'one aggregation now: waits for it and prints what it did'))
   .option('--rebuild', 'recompute every summary from all raw rows', false)
-  .action((options: { rebuild: boolean; json: boolean }) =>
-    runCommand('aggregate', (runtime) => aggregateNow(runtime, options)),
-  );
+  .action(running('aggregate', aggregateNow));
 withJson(add(program, 'status', 'queues, lag, watermark and rates'))
   .option('--watch', 'again every two seconds', false)
-  .action((options: { json: boolean; watch: boolean }) =>
-    runCommand('status', (runtime) => showStatus(runtime, options)),
-  );
+  .action(running('status', showStatus));
 withJson(add(program, 'backfill', 'queue what is not loaded yet of a folder below DATA_DIR'))
   .argument('<dir>', 'the folder')
-  .action((directory: string, options: { json: boolean }) =>
-    runCommand('backfill', (runtime) => backfill(runtime, directory, options)),
-  );
+  .action(running('backfill', backfill));
 withJson(add(program, 'verify', 'read the files again and compare all that is stored with them'))
   .option('--repair', 'mend what differs', false)
   .option('--sample <share>', 'read a share of the files, drawn at random', share, 1)
-  .action((options: { json: boolean; repair: boolean; sample: number }) =>
-    runCommand('verify', (runtime) => verifyFiles(runtime, options)),
-  );
+  .action(running('verify', verifyFiles));
 withJson(add(program, 'doctor', 'looks at what the pipeline stands on, and says what to do')).action(
-  (options: { json: boolean }) => runCommand('doctor', (runtime) => doctor(runtime, options)),
+  running('doctor', doctor),
 );
 
 const failed = add(program, 'failed', 'dead letters: files that could not be loaded');
@@ -171,7 +161,11 @@ for (const [name, description, command] of [
     .option('--older-than <age>', 'that failed at least so long ago, such as 15m', duration)
     .option('--newer-than <age>', 'that failed at most so long ago', duration)
     .option('--all', 'all of them', false)
-    .action((files: string[], options) => runCommand('failed', (runtime) => command(runtime, { files, ...options })));
+    .action(
+      running('failed', (runtime, files: string[], options: Omit<Selection, 'files'>) =>
+        command(runtime, { files, ...options }),
+      ),
+    );
 }
 
 try {

@@ -2,6 +2,7 @@ import { QueueEvents } from 'bullmq';
 import { createAggregationWorkers } from '../processors/aggregation.ts';
 import { AGGREGATION_QUEUE, type AggregationResult } from '../queues/aggregation.ts';
 import type { Runtime } from '../runtime.ts';
+import { print } from '../terminal.ts';
 import { openForWork } from './connect.ts';
 
 const ASK_AGAIN_MS = 1_000;
@@ -28,10 +29,7 @@ export async function aggregateNow(runtime: Runtime, options: { rebuild: boolean
     log.info({ outcome: result.outcome }, 'asking again');
     await new Promise((resolve) => setTimeout(resolve, ASK_AGAIN_MS));
   } while (!shutdown.signal.aborted);
-  process.stdout.write(
-    options.json
-      ? `${JSON.stringify(result)}\n`
-      : `${result.hours} hours of ${result.days} vehicle days recomputed in ${result.ms} ms; ` +
-          `summaries are right up to ${result.watermark}.\n`,
-  );
+  const { hours, days, ms, watermark } = result;
+  const done = `${hours} hours of ${days} vehicle days recomputed in ${ms} ms`;
+  print(options.json, result, `${done}; summaries are right up to ${watermark}.`);
 }

@@ -1,13 +1,11 @@
 import { opendir } from 'node:fs/promises';
 import { relative, resolve } from 'node:path';
-import { Presets, SingleBar } from 'cli-progress';
 import { BadUsage } from '../config.ts';
 import { namesBelow } from '../producers/data-folder.ts';
 import { createReconciliation } from '../producers/reconciliation.ts';
 import type { Runtime } from '../runtime.ts';
+import { print, startBar } from '../terminal.ts';
 import { openAll } from './connect.ts';
-
-const FORMAT = '{bar} {percentage}% {value} of {total} files compared, {queued} queued';
 
 /** Queues what is not loaded yet of a folder below DATA_DIR, behind the files that arrive now. */
 export async function backfill(runtime: Runtime, directory: string, options: { json: boolean }): Promise<void> {
@@ -25,11 +23,9 @@ export async function backfill(runtime: Runtime, directory: string, options: { j
   const reconciliation = createReconciliation(await openAll(runtime));
   let files = 0;
   for (const _name of namesBelow(config.DATA_DIR, below)) files += 1;
-  const bar = new SingleBar({ format: FORMAT, stream: process.stderr }, Presets.shades_classic);
-  bar.start(files, 0, { queued: 0 });
+  const bar = startBar(files, 'files compared, {queued} queued', { queued: 0 });
   const done = await reconciliation
     .run(below, (soFar) => bar.update(soFar.seen, { queued: soFar.queued }))
     .finally(() => bar.stop());
-  const text = `${done.seen} files: ${done.queued} queued, ${done.seen - done.queued} need nothing.`;
-  process.stdout.write(`${options.json ? JSON.stringify(done) : text}\n`);
+  print(options.json, done, `${done.seen} files: ${done.queued} queued, ${done.seen - done.queued} need nothing.`);
 }

@@ -9,7 +9,7 @@ import { connectQueues } from '../queues/redis.ts';
 import type { Runtime } from '../runtime.ts';
 import { connectStore } from '../storage/client.ts';
 import { migrations } from '../storage/schema.ts';
-import { printable } from './printable.ts';
+import { print, printable } from '../terminal.ts';
 
 /** One thing that was looked at: what was found, and what to do unless it is ok. */
 type Line = { check: string; state: 'ok' | 'warn' | 'wrong'; found: string; advice: string };
@@ -188,7 +188,7 @@ export async function doctor({ config, log }: Runtime, options: { json: boolean 
   const texts = lines.map(({ check, state, found, advice }) =>
     printable(`${state.padEnd(6)} ${check.padEnd(23)} ${found}${advice && `  → ${advice}`}`),
   );
-  process.stdout.write(`${options.json ? JSON.stringify(lines) : texts.join('\n')}\n`);
+  print(options.json, lines, texts.join('\n'));
   const wrong = lines.filter(({ state }) => state === 'wrong').length;
   if (wrong > 0) throw new UsageError(`${wrong} of ${lines.length} checks found something wrong.`);
 }

@@ -5,8 +5,8 @@ import { versionOf } from '../queues/ingest.ts';
 import { openQueues } from '../queues/open.ts';
 import type { Runtime } from '../runtime.ts';
 import { settleDeadLetter } from '../storage/files.ts';
+import { print, printable } from '../terminal.ts';
 import { openStore } from './connect.ts';
-import { printable } from './printable.ts';
 
 const PAGE = 500;
 
@@ -54,37 +54,22 @@ function requireSelection({ files, reason, name, olderThan, newerThan, all }: Se
 }
 
 function asData({ id, data: { name, size, mtimeNs, reason, failedAt, attempts } }: Letter) {
-  return {
-    id,
-    name,
-    version: versionOf({ size, mtimeNs }),
-    reason,
-    failedAt: new Date(failedAt).toISOString(),
-    attempts,
-  };
-}
-
-/** Prints the letters as JSON, or as lines for a person. */
-function print(letters: readonly Letter[], { json }: Selection, textOf: (data: ReturnType<typeof asData>[]) => string) {
-  const data = letters.map(asData);
-  process.stdout.write(`${json ? JSON.stringify(data) : textOf(data)}\n`);
+  const version = versionOf({ size, mtimeNs });
+  return { id, name, version, reason, failedAt: new Date(failedAt).toISOString(), attempts };
 }
 
 export async function listFailed(runtime: Runtime, selection: Selection): Promise<void> {
-  print(await select(runtime, selection), selection, (letters) =>
-    [
-      ...letters.map(({ id, name, failedAt, reason }) => `${id}  ${failedAt}  ${printable(`${name}: ${reason}`)}`),
-      `${letters.length} dead letter(s).`,
-    ].join('\n'),
-  );
+  const data = (await select(runtime, selection)).map(asData);
+  const lines = data.map(({ id, name, failedAt, reason }) => `${id}  ${failedAt}  ${printable(`${name}: ${reason}`)}`);
+  print(selection.json, data, [...lines, `${data.length} dead letter(s).`].join('\n'));
 }
 
 export async function showFailed(runtime: Runtime, selection: Selection): Promise<void> {
-  const letters = await select(runtime, selection);
-  if (letters.length === 0) throw new UsageError(`No dead letter is called ${printable(selection.files.join(', '))}.`);
+  const data = (await select(runtime, selection)).map(asData);
+  if (data.length === 0) throw new UsageError(`No dead letter is called ${printable(selection.files.join(', '))}.`);
   const linesOf = (letter: object) =>
     Object.entries(letter).map(([key, value]) => `${key.padEnd(9)} ${printable(String(value))}`);
-  print(letters, selection, (data) => data.map((letter) => linesOf(letter).join('\n')).join('\n\n'));
+  print(selection.json, data, data.map((letter) => linesOf(letter).join('\n')).join('\n\n'));
 }
 
 /** Sends files back to ingest: what Retry does in Bull Board. */
@@ -92,7 +77,7 @@ export async function retryFailed(runtime: Runtime, selection: Selection): Promi
   requireSelection(selection);
   const letters = await select(runtime, selection);
   for (const letter of letters) await letter.retry();
-  print(letters, selection, () => `${letters.length} dead letter(s) sent back to ingest.`);
+  print(selection.json, letters.map(asData), `${letters.length} dead letter(s) sent back to ingest.`);
 }
 
 /** Gives files up: they stay in the folder and in the ledger, as discarded. */
@@ -104,5 +89,5 @@ export async function discardFailed(runtime: Runtime, selection: Selection): Pro
     await settleDeadLetter(store, { name: letter.data.name, version: versionOf(letter.data) }, 'discarded');
     await letter.remove();
   }
-  print(letters, selection, () => `${letters.length} dead letter(s) discarded.`);
+  print(selection.json, letters.map(asData), `${letters.length} dead letter(s) discarded.`);
 }

@@ -2,10 +2,10 @@ import { setTimeout as sleep } from 'node:timers/promises';
 import { UsageError } from '../config.ts';
 import { freePort } from '../local/ports.ts';
 import { startLocalServices } from '../local/services.ts';
-import { step } from '../progress.ts';
 import { connectQueues } from '../queues/redis.ts';
 import type { Runtime } from '../runtime.ts';
 import { connectStore } from '../storage/client.ts';
+import { step } from '../terminal.ts';
 import { keepRole, runRole } from './roles.ts';
 
 /**

@@ -1,7 +1,7 @@
 import { createSnapshotReader, type Snapshot } from '../board/snapshot.ts';
 import type { Runtime } from '../runtime.ts';
+import { print, printable } from '../terminal.ts';
 import { openAll } from './connect.ts';
-import { printable } from './printable.ts';
 
 const EVERY_MS = 2_000;
 
@@ -12,7 +12,7 @@ export async function showStatus(runtime: Runtime, options: { json: boolean; wat
   for (;;) {
     const snapshot = await readSnapshot();
     if (options.watch && process.stdout.isTTY && !options.json) process.stdout.write('\x1b[H\x1b[2J');
-    process.stdout.write(options.json ? `${JSON.stringify(snapshot)}\n` : textOf(snapshot));
+    print(options.json, snapshot, textOf(snapshot));
     if (!options.watch) return;
     await Promise.race([new Promise((resolve) => setTimeout(resolve, EVERY_MS)), requested]);
     if (signal.aborted) return;
@@ -29,16 +29,11 @@ function textOf({ at, redis, cassandra }: Snapshot): string {
   else {
     row('queue', STATES);
     for (const [name, counts] of Object.entries(redis.queues)) {
-      row(
-        name,
-        STATES.map((state) => counts[state]),
-      );
+      const cells = STATES.map((state) => counts[state]);
+      row(name, cells);
     }
-    lines.push(
-      '',
-      `${redis.filesPerMinute} files in the last minute, the oldest waits ${redis.oldestWaitingSeconds.toFixed(1)} s, ` +
-        `${redis.workers.length} processor(s)`,
-    );
+    const waits = `the oldest waits ${redis.oldestWaitingSeconds.toFixed(1)} s`;
+    lines.push('', `${redis.filesPerMinute} files in the last minute, ${waits}, ${redis.workers.length} processor(s)`);
     for (const { name, reason } of redis.deadLetters.newest)
       lines.push(`dead letter: ${printable(`${name}: ${reason}`)}`);
   }
@@ -50,5 +45,5 @@ function textOf({ at, redis, cassandra }: Snapshot): string {
       lines.push(`${day}: ${events} events of ${vehicles} vehicles`);
     lines.push(`this clock is ${clockSkewMs.toFixed(0)} ms ahead of Cassandra's`);
   }
-  return `${lines.join('\n')}\n`;
+  return lines.join('\n');
 }

@@ -1,13 +1,10 @@
-import { Presets, SingleBar } from 'cli-progress';
 import { UsageError } from '../config.ts';
 import { verify } from '../processors/verification.ts';
 import { allFiles } from '../producers/data-folder.ts';
 import type { VerificationReport } from '../queues/verification.ts';
 import type { Runtime } from '../runtime.ts';
+import { print, printable, startBar } from '../terminal.ts';
 import { openAll } from './connect.ts';
-import { printable } from './printable.ts';
-
-const FORMAT = '{bar} {percentage}% {value} of {total} files, {differences} differences';
 
 /** Compares what is stored with the files, says what differs and, with `repair`, mends it. Fails when something is wrong. */
 export async function verifyFiles(
@@ -19,8 +16,7 @@ export async function verifyFiles(
   const files = () => allFiles(config.DATA_DIR);
   let count = 0;
   for await (const _file of files()) count += 1;
-  const bar = new SingleBar({ format: FORMAT, stream: process.stderr }, Presets.shades_classic);
-  bar.start(count, 0, { differences: 0 });
+  const bar = startBar(count, 'files, {differences} differences', { differences: 0 });
   const report = await verify(opened, {
     files,
     share: sample,
@@ -29,7 +25,7 @@ export async function verifyFiles(
     onFile: ({ differences }) => bar.increment({ differences }),
   }).finally(() => bar.stop());
 
-  process.stdout.write(json ? `${JSON.stringify(report)}\n` : textOf(report));
+  print(json, report, textOf(report));
   if (shutdown.signal.aborted) throw new UsageError('Stopped before everything was compared.');
   const left = report.differences - report.mended;
   if (left > 0)
@@ -49,5 +45,5 @@ function textOf({ examples, ...report }: VerificationReport): string {
     ...(differences > examples.length ? [`… and ${differences - examples.length} more.`] : []),
     `${differences} differences, ${mended} mended.`,
   ];
-  return `${lines.join('\n')}\n`;
+  return lines.join('\n');
 }

@@ -1,7 +1,7 @@
 import { join } from 'node:path';
 import type { Config } from '../config.ts';
-import { step } from '../progress.ts';
 import type { Shutdown } from '../runtime.ts';
+import { step } from '../terminal.ts';
 import { findCassandraJars, startCassandra } from './cassandra.ts';
 import { freePort } from './ports.ts';
 import { findRedisBinary, startRedis } from './redis.ts';

@@ -4,14 +4,14 @@ import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 
 /**
- * What the simulator writes: every `intervalSeconds` a file of events and one of status reports, for so many `rounds`
- * or endlessly. `late` (by up to `lateSeconds`), `duplicate` and `bad` are shares of records, from 0 to 1. `inPlace`
+ * What the simulator writes: every `interval` seconds a file of events and one of status reports, `count` times or
+ * endlessly. `late` (by up to `lateSeconds`), `duplicate` and `bad` are shares of records, from 0 to 1. `inPlace`
  * writes a file under its final name, piece by piece, instead of renaming a finished one.
  */
 export type GeneratorOptions = Record<'outOfOrder' | 'inPlace', boolean> &
-  Record<'intervalSeconds' | 'records' | 'vehicles' | 'late' | 'lateSeconds' | 'duplicate' | 'bad', number> & {
+  Record<'interval' | 'records' | 'vehicles' | 'late' | 'lateSeconds' | 'duplicate' | 'bad', number> & {
     directory: string;
-    rounds: number | undefined;
+    count?: number;
   };
 
 const SOURCES = ['engine', 'gps', 'body', 'driver', 'battery'];
@@ -89,7 +89,7 @@ export async function generate(
   // With it and the round no name is ever used twice, also by two simulators at once.
   const run = randomUUID().slice(0, 4);
   let due = performance.now();
-  for (let round = 1; !signal.aborted && round <= (options.rounds ?? Infinity); round += 1) {
+  for (let round = 1; !signal.aborted && round <= (options.count ?? Infinity); round += 1) {
     for (const [kind, make] of Object.entries(KINDS)) {
       const name = `vehicles_${kind}_${new Date().toISOString().replace(/\D/g, '')}_${run}${round}.json`;
       const records = makeFile(make, fleet, options);
@@ -97,7 +97,7 @@ export async function generate(
       await writeFileAs(join(options.directory, name), text, options.inPlace);
       onFile(name, records.length);
     }
-    due += options.intervalSeconds * 1000;
+    due += options.interval * 1000;
     // It rejects when the signal is aborted, which ends the loop.
     await sleep(Math.max(0, due - performance.now()), undefined, { signal }).catch(() => undefined);
   }
