@@ -43,12 +43,8 @@ const environmentSchema = z.object({
   QUEUE_PREFIX: z.string().default('{vehicle-data}'),
   CASSANDRA_CONTACT_POINTS: z
     .string()
-    .transform((list) =>
-      list
-        .split(',')
-        .map((host) => host.trim())
-        .filter(Boolean),
-    )
+    .trim()
+    .transform((list) => list.split(/\s*,\s*/).filter(Boolean))
     .pipe(z.array(z.string()).min(1))
     .optional(),
   CASSANDRA_PORT: port.default(9042),
@@ -95,10 +91,8 @@ const environmentSchema = z.object({
 /** The name of every variable that the pipeline reads. */
 export const environmentVariables = Object.keys(environmentSchema.shape);
 
-type Environment = z.infer<typeof environmentSchema>;
-
-/** The environment with its paths made absolute; `redisUrl` and the like are still unset when a local store is meant. */
-export type Config = Environment & { readonly DATA_DIR: string; readonly LOCAL_DIR: string };
+/** The environment with its paths made absolute; REDIS_URL and the like are still unset when a local store is meant. */
+export type Config = z.infer<typeof environmentSchema>;
 
 /**
  * Checks the whole environment at once.

@@ -15,23 +15,12 @@ function withoutSecrets(error: unknown) {
  */
 export function createLog(config: Pick<Config, 'LOG_LEVEL' | 'LOG_FORMAT'>, role: string): Logger {
   const format = config.LOG_FORMAT ?? (process.stderr.isTTY ? 'pretty' : 'json');
+  const forPeople = { ignore: 'pid,hostname,role', messageFormat: '{role}: {msg}', translateTime: 'HH:MM:ss' };
   const destination =
     format === 'pretty'
-      ? pretty({
-          destination: 2,
-          sync: true,
-          ignore: 'pid,hostname,role',
-          messageFormat: '{role}: {msg}',
-          translateTime: 'HH:MM:ss',
-        })
+      ? pretty({ destination: 2, sync: true, ...forPeople })
       : pino.destination({ dest: 2, sync: true });
-  return pino(
-    {
-      level: config.LOG_LEVEL,
-      base: { role, pid: process.pid },
-      redact: { paths: ['*.password', '*.url'], censor: '[hidden]' },
-      serializers: { err: withoutSecrets },
-    },
-    destination,
-  );
+  const base = { role, pid: process.pid };
+  const redact = { paths: ['*.password', '*.url'], censor: '[hidden]' };
+  return pino({ level: config.LOG_LEVEL, base, redact, serializers: { err: withoutSecrets } }, destination);
 }
