@@ -1,6 +1,6 @@
 import { UnrecoverableError, WaitingChildrenError, Worker, type Job } from 'bullmq';
 import pLimit from 'p-limit';
-import { dayOf, DAY_MS } from '../datasets/time.ts';
+import { DAY_MS } from '../datasets/time.ts';
 import {
   AGGREGATION_QUEUE,
   AGGREGATION_SLICE_QUEUE,
@@ -13,10 +13,11 @@ import {
   type SliceResult,
 } from '../queues/aggregation.ts';
 import { claimEpoch, moveWatermark, readAggregationState, recordRun } from '../storage/aggregation-state.ts';
-import { readChanges, SHARDS, type TouchedHour } from '../storage/change-log.ts';
+import { readChanges, SHARDS } from '../storage/change-log.ts';
 import type { Store } from '../storage/client.ts';
 import { CHANGE_LOG_DAYS } from '../storage/schema.ts';
-import { recomputeDay, storedDays, type StoredDay } from '../storage/summaries.ts';
+import { recomputeDay, storedDays } from '../storage/summaries.ts';
+import { createDayHours, type DayHours } from './day-hours.ts';
 import { logFailures, workerOptions, type ProcessorNeeds } from './processor.ts';
 
 /** Days that one process recomputes at once; each asks for a handful of partitions. */
@@ -28,32 +29,11 @@ const KEYS_OF_ONE_JOB = 20_000;
 
 type RunJob = Job<AggregationJob, AggregationResult>;
 
-/** Distinct keys, gathered by day: which hours of it are to be recomputed, as starts in ms since the epoch, or all. */
-function createWork() {
-  const days = new Map<string, { stored: StoredDay; hours: Set<number> | 'all' }>();
-  let keys = 0;
-  return {
-    keys: () => keys,
-    add: (key: TouchedHour | StoredDay) => {
-      const stored = 'hour' in key ? { vehicleId: key.vehicleId, day: dayOf(key.hour) } : key;
-      const id = `${stored.day} ${stored.vehicleId}`;
-      const work = days.get(id) ?? { stored, hours: new Set<number>() };
-      days.set(id, work);
-      if (work.hours === 'all' || ('hour' in key && work.hours.has(key.hour))) return;
-      keys += 1;
-      if ('hour' in key) work.hours.add(key.hour);
-      else work.hours = 'all';
-    },
-    /** Recomputes what was added, and starts anew. */
-    recompute: async (store: Store, epoch: bigint) => {
-      const limit = pLimit(DAYS_AT_ONCE);
-      const work = [...days.values()];
-      days.clear();
-      keys = 0;
-      const counts = work.map(({ stored, hours }) => limit(() => recomputeDay(store, stored, hours, epoch)));
-      return { hours: (await Promise.all(counts)).reduce((sum, count) => sum + count, 0), days: work.length };
-    },
-  };
+/** Recomputes days; resolves to how many hours and days they were. */
+async function recompute(store: Store, work: readonly DayHours[], epoch: bigint) {
+  const limit = pLimit(DAYS_AT_ONCE);
+  const counts = work.map(({ stored, hours }) => limit(() => recomputeDay(store, stored, hours, epoch)));
+  return { hours: (await Promise.all(counts)).reduce((sum, count) => sum + count, 0), days: work.length };
 }
 
 /** Recomputes one shard, some tens of thousands of keys at a time. A vehicle's days are in no other slice. */
@@ -62,12 +42,12 @@ async function runSlice(slice: AggregationSlice, { store, config }: ProcessorNee
   const settleMs = config.SETTLE_SECONDS * 1000;
   const epoch = BigInt(slice.epoch);
   const total = { epoch: slice.epoch, hours: 0, days: 0 };
-  const work = createWork();
+  const work = createDayHours();
   // A day may be in several turns: each writes at a time of its own, or ties would be settled column by column. The
   // turns take far longer than the microseconds that they are apart, so a later run's epoch is greater still.
   let turn = 0n;
   const flush = async () => {
-    const done = await work.recompute(store, epoch + turn++);
+    const done = await recompute(store, work.take(), epoch + turn++);
     total.hours += done.hours;
     total.days += done.days;
   };
@@ -123,12 +103,12 @@ async function aggregate(job: RunJob, token: string, needs: ProcessorNeeds): Pro
     if (result === undefined) throw new Error('slices of the run are missing');
     return result;
   }
-  return finish(job, window, { ...(await work.recompute(store, epoch)), slices: 0 }, needs);
+  return finish(job, window, { ...(await recompute(store, work.take(), epoch)), slices: 0 }, needs);
 }
 
 /** All keys of the window, or undefined when they are too many for one job. */
 async function smallWork({ store, config }: ProcessorNeeds, { after, until }: ClaimedWindow) {
-  const work = createWork();
+  const work = createDayHours();
   const shards = Array.from({ length: SHARDS }, async (_, shard) => {
     for await (const key of readChanges(store, shard, after, until, config.SETTLE_SECONDS * 1000)) {
       work.add(key);

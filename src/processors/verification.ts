@@ -8,6 +8,7 @@ import { pendingHours, SHARDS, type TouchedHour } from '../storage/change-log.ts
 import type { Store } from '../storage/client.ts';
 import { recomputeDay, storedDays, wrongSummaries, type Doubt, type StoredDay } from '../storage/summaries.ts';
 import { allFiles, strayFiles } from '../storage/verification.ts';
+import { createDayHours, type DayHours } from './day-hours.ts';
 import { logFailures, workerOptions, type ProcessorNeeds } from './processor.ts';
 import { createFileCheck, type Claim, type Judge, type StoredFile, type VerificationNeeds } from './verify-file.ts';
 
@@ -33,9 +34,6 @@ export interface VerificationOptions {
   readonly onFile?: (report: VerificationReport) => void;
 }
 
-/** A day of a vehicle, and those of its hours that are recomputed. */
-type Day = { readonly stored: StoredDay; readonly hours: Set<number> | 'all' };
-
 /**
  * Compares the ledger, the rows and the summaries with what the files and the rows say, and mends what differs.
  *
@@ -50,8 +48,11 @@ export async function verify(needs: VerificationNeeds, options: VerificationOpti
     ...{ differences: 0, mended: 0, examples: [] },
   };
   const judge = createJudge(report, repair);
-  const sample = createSample(isWhole ? 0 : (maxHours ?? SAMPLED_HOURS));
-  const checkFile = createFileCheck(needs, judge, report, sample.add, repair);
+  const sample = createDayHours();
+  const onTouched = (hour: TouchedHour) => {
+    if (!isWhole && sample.keys() < (maxHours ?? SAMPLED_HOURS)) sample.add(hour);
+  };
+  const checkFile = createFileCheck(needs, judge, report, onTouched, repair);
   for await (const batch of inBatches(options.files(), goesOn)) {
     await Promise.all(batch.filter(() => Math.random() < share).map(checkFile));
     for (const _file of batch) options.onFile?.(report);
@@ -69,7 +70,7 @@ export async function verify(needs: VerificationNeeds, options: VerificationOpti
     report.notDue += due.length === 0 ? 1 : 0;
     return due.length === 0 ? undefined : due.map(({ what }) => what).join(', ');
   }
-  for await (const days of inBatches(isWhole ? allDays(store) : sample.days(), goesOn)) {
+  for await (const days of inBatches(isWhole ? allDays(store) : sample.take(), goesOn)) {
     let claimed: ReturnType<typeof claimEpoch> | undefined;
     const claims = days.map(({ stored, hours }): Claim => ({
       what: `${stored.day} of vehicle ${stored.vehicleId}: not what its rows give`,
@@ -102,26 +103,8 @@ function createJudge(report: VerificationReport, repair: boolean): Judge {
   };
 }
 
-/** Gathers hours until there are `maxHours`. */
-function createSample(maxHours: number) {
-  const days = new Map<string, { stored: StoredDay; hours: Set<number> }>();
-  let gathered = 0;
-  return {
-    add: ({ vehicleId, hour }: TouchedHour) => {
-      if (gathered >= maxHours) return;
-      const stored = { vehicleId, day: dayOf(hour) };
-      const id = `${stored.day} ${vehicleId}`;
-      const day = days.get(id) ?? { stored, hours: new Set() };
-      days.set(id, day);
-      gathered += day.hours.has(hour) ? 0 : 1;
-      day.hours.add(hour);
-    },
-    days: () => days.values(),
-  };
-}
-
 /** Every day that has rows or summaries, once. */
-async function* allDays(store: Store): AsyncGenerator<Day> {
+async function* allDays(store: Store): AsyncGenerator<DayHours> {
   for (let share = 0; share < TOKEN_SHARES; share += 1) {
     const seen = new Set<string>();
     for await (const stored of storedDays(store, share, TOKEN_SHARES)) {
