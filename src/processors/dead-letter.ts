@@ -41,25 +41,14 @@ export function createDeadLetterWorker(needs: ProcessorNeeds): Worker<DeadLetter
   return worker;
 }
 
-/** The one place where an ingest job that has failed for good becomes a dead letter. */
-export interface DeadLetters {
-  /** Called with every failure of an ingest job; only final ones count. Never rejects. */
-  readonly onFailed: (job: FailedJob | undefined) => void;
-  readonly close: () => Promise<void>;
-}
-
 /**
- * Moves finally failed ingest jobs: ledger, then dead-letter queue, then out of ingest. Each step can be repeated, and
- * a sweep does so for jobs whose processor died between two of them. What Redis refused is not held against a file.
+ * The one place where an ingest job that has failed for good becomes a dead letter: ledger, then dead-letter queue, then
+ * out of ingest. Each step can be repeated, and a sweep does so for jobs whose processor died between two of them. What
+ * Redis refused is not held against a file.
  */
-export function createDeadLetters(needs: ProcessorNeeds): DeadLetters {
+export function createDeadLetters(needs: ProcessorNeeds) {
   const { store, ingestQueue, deadLetterQueue, counters, log, workerName } = needs;
   const moving = new Set<Promise<void>>();
-
-  async function stateOf(file: IngestJob) {
-    const known = await readVersions(store, file.name);
-    return known.find(({ version }) => version === versionOf(file))?.state;
-  }
 
   async function move(job: FailedJob): Promise<void> {
     if (isRedisAnswer(job.failedReason) && job.attemptsStarted < MAX_STARTS) {
@@ -74,7 +63,8 @@ export function createDeadLetters(needs: ProcessorNeeds): DeadLetters {
   }
 
   async function moveFile(job: FailedJob, file: IngestJob): Promise<void> {
-    const state = await stateOf(file);
+    const known = await readVersions(store, file.name);
+    const state = known.find(({ version }) => version === versionOf(file))?.state;
     if (isLoaded(state) || state === 'discarded') return;
     const { failedReason: reason, attemptsMade: attempts, finishedOn: failedAt = store.now() } = job;
     const row = ledgerRow({
@@ -128,10 +118,11 @@ export function createDeadLetters(needs: ProcessorNeeds): DeadLetters {
     if (moving.size === 0) track(sweep());
   }, SWEEP_MS);
   return {
-    onFailed: (job) => {
+    /** To be called with every failure of an ingest job; only final ones count. Never rejects. */
+    onFailed: (job: FailedJob | undefined): void => {
       if (job?.finishedOn !== undefined) track(move(job));
     },
-    close: async () => {
+    close: async (): Promise<void> => {
       clearInterval(timer);
       await Promise.all(moving);
     },

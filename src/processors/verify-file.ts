@@ -4,7 +4,7 @@ import { dirname, join } from 'node:path';
 import pLimit from 'p-limit';
 import { datasetOf } from '../datasets/catalog.ts';
 import type { FileVersion, Row } from '../datasets/dataset.ts';
-import { enqueueFiles, ingestJobId, versionOf, type IngestJob } from '../queues/ingest.ts';
+import { enqueueFiles, hasRoom, ingestJobId, versionOf, type IngestJob } from '../queues/ingest.ts';
 import type { VerificationReport } from '../queues/verification.ts';
 import { createChangeLog, type TouchedHour } from '../storage/change-log.ts';
 import { readVersions, rejectionRow, type KnownVersion } from '../storage/files.ts';
@@ -58,10 +58,10 @@ export function createFileCheck(
       const job = await ingestQueue.getJobState(ingestJobId(file));
       const isQueued = job !== 'unknown' && job !== 'completed';
       if (isQueued || Date.now() - changedMs < 2_000 * config.RECONCILE_SECONDS + 1_000) return undefined;
-      const unfinished = await ingestQueue.getJobCountByTypes('waiting', 'prioritized', 'delayed', 'active');
+      const isFull = !(await hasRoom(ingestQueue, config.MAX_QUEUED_FILES));
       const known = await readVersions(store, file.name);
       const isKnown = known.some(({ version, state }) => version === versionOf(file) && state !== 'superseded');
-      return isKnown || unfinished >= config.MAX_QUEUED_FILES ? undefined : 'neither loaded nor queued';
+      return isKnown || isFull ? undefined : 'neither loaded nor queued';
     };
     const mend = async () => {
       const target = join(DATA_DIR, file.name);

@@ -1,5 +1,5 @@
 import { setTimeout as sleep } from 'node:timers/promises';
-import { enqueueFiles, type IngestJob } from '../queues/ingest.ts';
+import { enqueueFiles, hasRoom, type IngestJob } from '../queues/ingest.ts';
 import { createReconciliation, type ProducerNeeds } from './reconciliation.ts';
 import { putBackLeaving } from './removal.ts';
 import { createOverdue, ensureSchedules } from './schedule.ts';
@@ -14,7 +14,7 @@ const LOOK_AGAIN_MS = 1_000;
 /** Queues what the watcher hints at, at once, and what the ledger lacks, again and again; keeps the schedule. */
 export async function startProducer(needs: ProducerNeeds) {
   const { config, store, queues, ingestQueue, log } = needs;
-  const { run, hasRoom, forget } = createReconciliation(needs);
+  const { run, forget } = createReconciliation(needs);
   const takeUpOverdue = createOverdue([ingestQueue, needs.sliceQueue]);
   let pending: IngestJob[] = [];
   let queueing: Promise<void> | undefined;
@@ -23,7 +23,8 @@ export async function startProducer(needs: ProducerNeeds) {
 
   async function queuePending(): Promise<void> {
     const options = { attempts: config.INGEST_ATTEMPTS, backlog: false };
-    while (pending.length > 0 && (await hasRoom())) await enqueueFiles(ingestQueue, pending.splice(0, BURST), options);
+    while (pending.length > 0 && (await hasRoom(ingestQueue, config.MAX_QUEUED_FILES)))
+      await enqueueFiles(ingestQueue, pending.splice(0, BURST), options);
     if (pending.length > 0) log.info({ left: pending.length }, 'the queue is full, files are left to reconciliation');
     pending = [];
   }

@@ -1,6 +1,6 @@
 import { setImmediate as breathe, setTimeout as sleep } from 'node:timers/promises';
-import { addDeadLetter, deadLetterId } from '../queues/dead-letter.ts';
-import { enqueueFiles, isYoungerThan, versionOf, type IngestJob } from '../queues/ingest.ts';
+import { addDeadLetter } from '../queues/dead-letter.ts';
+import { enqueueFiles, hasRoom, ingestJobId, isYoungerThan, versionOf, type IngestJob } from '../queues/ingest.ts';
 import type { Queues } from '../queues/open.ts';
 import type { Runtime } from '../runtime.ts';
 import type { Store } from '../storage/client.ts';
@@ -21,7 +21,7 @@ export type ProducerNeeds = Runtime & Queues & { readonly store: Store };
 export function createReconciliation(needs: ProducerNeeds) {
   const { config, store, ingestQueue, deadLetterQueue, log } = needs;
   const { signal } = needs.shutdown;
-  const { DATA_DIR, AFTER_LOAD } = config;
+  const { DATA_DIR, AFTER_LOAD, MAX_QUEUED_FILES } = config;
   /** Versions in the folder that need nothing any more, by name: the ledger need not be asked for them again. */
   let settled = new Map<string, string>();
   let doubt = { from: 0, until: 0 };
@@ -30,15 +30,9 @@ export function createReconciliation(needs: ProducerNeeds) {
   const isDoubtful = ({ state, finishedAt }: KnownVersion) =>
     isLoaded(state) && finishedAt > doubt.from && finishedAt <= doubt.until;
 
-  /** Whether fewer files than MAX_QUEUED_FILES wait, are delayed by a retry, or are under way. */
-  async function hasRoom(): Promise<boolean> {
-    const unfinished = await ingestQueue.getJobCountByTypes('waiting', 'prioritized', 'delayed', 'active');
-    return unfinished < config.MAX_QUEUED_FILES;
-  }
-
   /** Redis may have lost it; one that is there stays as it is, and one that is being retried is left alone. */
   async function restoreDeadLetter(file: IngestJob, { error, finishedAt }: KnownVersion): Promise<void> {
-    const state = await ingestQueue.getJobState(deadLetterId(file));
+    const state = await ingestQueue.getJobState(ingestJobId(file));
     if (state !== 'unknown' && state !== 'completed') return;
     await addDeadLetter(deadLetterQueue, { ...file, reason: error ?? 'unknown', failedAt: finishedAt, attempts: 0 });
   }
@@ -80,7 +74,8 @@ export function createReconciliation(needs: ProducerNeeds) {
         else if (AFTER_LOAD === 'keep' || row.state === 'discarded') settledNow.set(file.name, row.version);
         else if (await removeLoaded(file, row)) total.removed += 1;
       }
-      while (missing.length > 0 && !signal.aborted && !(await hasRoom())) await sleep(FULL_QUEUE_WAIT_MS);
+      while (missing.length > 0 && !signal.aborted && !(await hasRoom(ingestQueue, MAX_QUEUED_FILES)))
+        await sleep(FULL_QUEUE_WAIT_MS);
       if (signal.aborted) return;
       await enqueueFiles(ingestQueue, missing, { attempts: config.INGEST_ATTEMPTS, backlog: true });
       total.queued += missing.length;
@@ -121,5 +116,5 @@ export function createReconciliation(needs: ProducerNeeds) {
     settled = new Map();
     doubt = { from: awaySince - config.DURABLE_SECONDS * 1000, until: awaySince };
   };
-  return { run, hasRoom, forget };
+  return { run, forget };
 }

@@ -24,10 +24,7 @@ export function createDeadLetterQueue({ connection, prefix }: QueueConnection): 
   return new Queue(DEAD_LETTER_QUEUE, { connection, prefix, defaultJobOptions });
 }
 
-/** A dead letter has the id of its file's ingest job. */
-export const deadLetterId = ingestJobId;
-
-/** Puts a file among the dead letters; one that is there already stays as it is. */
+/** Puts a file among the dead letters, under the id of its ingest job; one that is there already stays as it is. */
 export async function addDeadLetter(queue: DeadLetterQueue, letter: DeadLetterJob): Promise<void> {
-  await queue.add(letter.name, letter, { jobId: deadLetterId(letter) });
+  await queue.add(letter.name, letter, { jobId: ingestJobId(letter) });
 }

@@ -60,6 +60,11 @@ export function createIngestQueue({ connection, prefix }: QueueConnection): Inge
   return new Queue(INGEST_QUEUE, { connection, prefix, defaultJobOptions, streams: { events: { maxLen: 1_000 } } });
 }
 
+/** Whether fewer files than so many wait, are delayed by a retry, or are under way. */
+export async function hasRoom(queue: IngestQueue, maxFiles: number): Promise<boolean> {
+  return (await queue.getJobCountByTypes('waiting', 'prioritized', 'delayed', 'active')) < maxFiles;
+}
+
 /**
  * Queues file versions in one round trip; one that is queued already is left as it is. The backlog waits behind files
  * that arrive now, and has been looked up in the ledger: what is kept there as a completed job is queued again.

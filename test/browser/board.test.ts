@@ -7,8 +7,7 @@ import { chromium, type Browser, type Page, type Response } from 'playwright-cor
 import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, it, onTestFinished, vi } from 'vitest';
 import { createDeadLetterWorker } from '../../src/processors/dead-letter.ts';
 import { createIngestWorker } from '../../src/processors/ingest.ts';
-import { deadLetterId } from '../../src/queues/dead-letter.ts';
-import { enqueueFiles } from '../../src/queues/ingest.ts';
+import { enqueueFiles, ingestJobId } from '../../src/queues/ingest.ts';
 import { createBoardUnderTest, type BoardUnderTest } from './board-under-test.ts';
 
 const CHROMIUM = [process.env['CHROMIUM_PATH'], '/usr/bin/chromium', '/usr/bin/chromium-browser'].find(
@@ -115,14 +114,14 @@ describe.skipIf(CHROMIUM === undefined)('in a browser (Chromium)', () => {
     await picture('dead-letters');
     await page.getByText(reason).first().waitFor();
 
-    const retry = (response: Response) => response.url().endsWith(`/dead-letter/${deadLetterId(file)}/retry`);
+    const retry = (response: Response) => response.url().endsWith(`/dead-letter/${ingestJobId(file)}/retry`);
     const card = page.locator('[class*="card-"]', { hasText: file.name });
     const answered = page.waitForResponse(retry);
     await card.locator('button', { has: page.locator('svg.lucide-refresh-cw') }).click();
     await picture('dead-letter-retry');
     await page.getByRole('button', { name: 'Confirm' }).click();
     expect((await answered).status()).toBe(204);
-    await expect.poll(() => board.ingestQueue.getJob(deadLetterId(file)).then((job) => job?.name)).toBe(file.name);
+    await expect.poll(() => board.ingestQueue.getJob(ingestJobId(file)).then((job) => job?.name)).toBe(file.name);
     await expect.poll(() => board.deadLetterQueue.getJobCountByTypes('active', 'waiting')).toBe(0);
     await card.waitFor({ state: 'detached' });
     expect(await page.getByText('no kind of file has a name like this').count()).toBe(1);
@@ -149,7 +148,7 @@ describe.skipIf(CHROMIUM === undefined)('in a browser (Chromium)', () => {
     await enqueueFiles(ingestQueue, [loaded], { attempts: 1, backlog: false });
     await expect.poll(() => ingestQueue.getCompletedCount(), { timeout: 10_000 }).toBe(1);
 
-    await page.goto(`${board.url}/board/queue/ingest/${deadLetterId(loaded)}`);
+    await page.goto(`${board.url}/board/queue/ingest/${ingestJobId(loaded)}`);
     await page.getByText(name).first().waitFor();
     await page.getByText('returnValue').waitFor();
     await page.getByText('100%').waitFor();

@@ -7,7 +7,7 @@ import { createBoard, listen } from '../../src/board/server.ts';
 import { UsageError } from '../../src/config.ts';
 import { createDeadLetters, createDeadLetterWorker } from '../../src/processors/dead-letter.ts';
 import { createIngestWorker } from '../../src/processors/ingest.ts';
-import { deadLetterId } from '../../src/queues/dead-letter.ts';
+import { ingestJobId } from '../../src/queues/ingest.ts';
 import { readVersions } from '../../src/storage/files.ts';
 import { createBoardUnderTest, type BoardUnderTest } from '../browser/board-under-test.ts';
 
@@ -142,7 +142,7 @@ describe('the board without a password, on loopback', () => {
       Promise.all(files.map(async ({ name }) => (await readVersions(board.store, name)).map(({ state }) => state)));
 
     const [first = { name: '', size: 0, mtimeNs: '' }] = files;
-    const one = await send(board, `/board/api/queues/dead-letter/${deadLetterId(first)}/clean`, {
+    const one = await send(board, `/board/api/queues/dead-letter/${ingestJobId(first)}/clean`, {
       method: 'PUT',
       headers,
     });
