@@ -2,6 +2,9 @@ import { setTimeout as sleep } from 'node:timers/promises';
 import type { Logger } from 'pino';
 import type { Config } from './config.ts';
 
+/** All releases together may take this long before the rest is abandoned. */
+const DEADLINE_MS = 8_000;
+
 /** What main hands to every command. A command that returns has ended well; one that throws has failed. */
 export interface Runtime {
   readonly config: Config;
@@ -12,12 +15,8 @@ export interface Runtime {
 
 export type Shutdown = ReturnType<typeof createShutdown>;
 
-/**
- * What has been opened, released last-in-first-out. Whatever a command opens goes on this stack in the next line.
- *
- * @param deadlineMs how long all releases together may take before the rest is abandoned
- */
-export function createShutdown(log: Logger, deadlineMs = 8_000) {
+/** What has been opened, released last-in-first-out. Whatever a command opens goes on this stack in the next line. */
+export function createShutdown(log: Logger) {
   const stack: { name: string; release: () => unknown }[] = [];
   const controller = new AbortController();
   const { signal } = controller;
@@ -35,7 +34,7 @@ export function createShutdown(log: Logger, deadlineMs = 8_000) {
     defer: (name: string, release: () => unknown) => void stack.push({ name, release }),
     /** Releases everything, each within what is left of the deadline; never rejects. */
     release: async (): Promise<void> => {
-      const deadline = performance.now() + deadlineMs;
+      const deadline = performance.now() + DEADLINE_MS;
       for (let top = stack.pop(); top !== undefined; top = stack.pop()) {
         const { name, release } = top;
         const late = sleep(Math.max(100, deadline - performance.now()), 'late', { ref: false });

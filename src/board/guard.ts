@@ -6,10 +6,7 @@ import type { Config } from '../config.ts';
 const MAX_BODY_BYTES = 65_536;
 
 /** What every request passes, in this order, before it reaches anything that shows or changes data. */
-export function createGuard(
-  config: Pick<Config, 'BOARD_HOST' | 'BOARD_USERNAME' | 'BOARD_PASSWORD'>,
-): RequestHandler[] {
-  const { BOARD_HOST, BOARD_USERNAME, BOARD_PASSWORD: password } = config;
+export function createGuard({ BOARD_HOST, BOARD_USERNAME, BOARD_PASSWORD: password }: Config): RequestHandler[] {
   const reader = password === undefined ? requireHost(BOARD_HOST) : requirePassword(`${BOARD_USERNAME}:${password}`);
   return [reader, requireOwnJson, express.json({ limit: MAX_BODY_BYTES })];
 }

@@ -129,11 +129,7 @@ async function checkDataFolder({ DATA_DIR, AFTER_LOAD }: Config): Promise<Line[]
   if (disk === undefined)
     return [line('DATA_DIR', `${DATA_DIR} is not there`, { warn: 'It is made at the start: is the name right?' })];
   const { type, bavail, blocks, bsize } = disk;
-  const may = (mode: number) =>
-    access(DATA_DIR, mode).then(
-      () => true,
-      () => false,
-    );
+  const may = async (mode: number) => (await access(DATA_DIR, mode).catch(() => false)) !== false;
   const [reads, writes] = [await may(R_OK | X_OK), await may(W_OK)];
   const isRemote = NETWORK_FILE_SYSTEMS.includes(type);
   const room = 'Make room, or let loaded files go with AFTER_LOAD=delete.';
@@ -155,12 +151,11 @@ async function checkDataFolder({ DATA_DIR, AFTER_LOAD }: Config): Promise<Line[]
 /** A watch is needed for each folder. Other systems than Linux have no such limit. */
 async function inotifyLines(dataDir: string): Promise<Line[]> {
   const limit = Number(await readFile('/proc/sys/fs/inotify/max_user_watches', 'utf8').catch(() => 0));
+  if (limit === 0) return [];
   const folders = await countFolders(dataDir, '');
   const advice = `Set sysctl fs.inotify.max_user_watches=${folders * 4}, or files are found by reconciliation only.`;
   const found = `${folders} folder(s) to watch, ${limit} watches at most for all programs of a user`;
-  return limit === 0
-    ? []
-    : [line('inotify', found, { wrong: folders > limit && advice, warn: folders > limit / 2 && advice })];
+  return [line('inotify', found, { wrong: folders > limit && advice, warn: folders > limit / 2 && advice })];
 }
 
 async function countFolders(dataDir: string, below: string): Promise<number> {

@@ -6,8 +6,6 @@ export async function generateFiles(
   { config, shutdown }: Runtime,
   options: Omit<GeneratorOptions, 'directory'>,
 ): Promise<void> {
-  const onFile = (name: string, records: number) => {
-    process.stdout.write(`wrote ${records} records to ${name}\n`);
-  };
-  await generate({ ...options, directory: config.DATA_DIR }, onFile, shutdown.signal);
+  const say = (name: string, records: number) => void process.stdout.write(`wrote ${records} records to ${name}\n`);
+  await generate({ ...options, directory: config.DATA_DIR }, say, shutdown.signal);
 }

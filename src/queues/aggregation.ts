@@ -24,13 +24,11 @@ export type AggregationJob = z.input<typeof aggregationJobSchema>;
 export type AggregationSlice = z.infer<typeof aggregationSliceSchema>;
 
 type Outcome = 'done' | 'overtaken' | 'another run is under way';
+type Recomputed = { hours: number; days: number };
 /** What a run did; `slices` is 0 when one job did it alone. */
-export type AggregationResult = { outcome: Outcome; watermark: string } & Record<
-  'hours' | 'days' | 'slices' | 'ms',
-  number
->;
+export type AggregationResult = Recomputed & { outcome: Outcome; slices: number; watermark: string; ms: number };
 /** What a slice of the run with this epoch did. */
-export type SliceResult = { epoch: string; hours: number; days: number };
+export type SliceResult = Recomputed & { epoch: string };
 
 export type AggregationQueue = Queue<AggregationJob, AggregationResult>;
 export type AggregationSliceQueue = Queue<AggregationSlice, SliceResult>;

@@ -15,16 +15,11 @@ const NO_ANSWER_MS = 15_000;
 /** A checked connection, with the prefix of every key that the queues use in it. */
 export type QueueConnection = Awaited<ReturnType<typeof connectQueues>>;
 
-type Address = ReturnType<typeof parseRedisUrl>;
-
 /** Not connected yet. Commands wait while the connection is lost, and go to the primary that takes over. */
-function openConnection(
-  { kind, nodes, isTls, primary, database, ...login }: Address,
-  caFile?: string,
-): Redis | Cluster {
-  const tls = isTls ? { tls: { ...(caFile !== undefined && { ca: readFileSync(caFile) }) } } : {};
+function openConnection(address: ReturnType<typeof parseRedisUrl>, caFile?: string): Redis | Cluster {
+  const { kind, nodes, isTls, primary, database: db, username, password, sentinelLogin } = address;
+  const tls = isTls && caFile !== undefined ? { ca: readFileSync(caFile) } : {};
   const retryStrategy = (times: number) => Math.min(times * 100, 1_000);
-  const { username, password, sentinelLogin } = login;
   const options = {
     lazyConnect: true,
     maxRetriesPerRequest: null,
@@ -33,8 +28,8 @@ function openConnection(
     retryStrategy,
     username,
     password,
-    db: database,
-    ...tls,
+    db,
+    ...(isTls && { tls }),
   };
   if (kind === 'cluster')
     return new Cluster(nodes, {
@@ -52,7 +47,7 @@ function openConnection(
     sentinelUsername: sentinelLogin.get('sentinel_username') ?? '',
     sentinelPassword: sentinelLogin.get('sentinel_password') ?? '',
     enableTLSForSentinelMode: isTls,
-    ...(isTls && { sentinelTLS: tls.tls }),
+    ...(isTls && { sentinelTLS: tls }),
     sentinelRetryStrategy: retryStrategy,
   });
 }
