@@ -1,39 +1,58 @@
-import { setTimeout as sleep } from 'node:timers/promises';
-import { execa } from 'execa';
-import { UsageError } from '../config.ts';
+import { createBoard, listen } from '../board/server.ts';
+import { createAggregationWorkers } from '../processors/aggregation.ts';
+import { createDeadLetters, createDeadLetterWorker } from '../processors/dead-letter.ts';
+import { createIngestWorker } from '../processors/ingest.ts';
+import { createVerificationWorker } from '../processors/verification.ts';
+import { allFiles } from '../producers/data-folder.ts';
+import { generate, type GeneratorOptions } from '../producers/generator.ts';
+import { startProducer } from '../producers/producer.ts';
 import type { Runtime } from '../runtime.ts';
+import { openAll, openDataFolder, openForWork } from './connect.ts';
 
-/** A role that ends sooner than this after its start has failed to start. */
-const QUICK_DEATH_MS = 10_000;
-const QUICK_DEATHS = 5;
+/** How long after the start, and the settle time, the first aggregation runs. */
+const FIRST_SUMMARY_SECONDS = 5;
 
-/** Runs one role as a process of the same program, with further variables, to its end or until `signal` stops it. */
-export function runRole(role: string, env: Record<string, string>, signal: AbortSignal) {
-  return execa(process.execPath, [...process.execArgv, ...process.argv.slice(1, 2), role], {
-    env,
-    // A process group of its own: the terminal's Ctrl-C reaches only us, and we stop the roles before the stores.
-    detached: true,
-    // The roles notice by the closed channel when we are killed.
-    stdio: ['ignore', 'ignore', 'inherit', 'ipc'],
-    reject: false,
-    cancelSignal: signal,
-    forceKillAfterDelay: 4_500,
-  });
+/** Queues the files that arrive, and those that were missed; keeps the aggregation's schedule. */
+export async function watch(runtime: Runtime): Promise<void> {
+  const { config, log, shutdown } = runtime;
+  await openDataFolder(runtime);
+  const opened = await openAll(runtime);
+  const producer = await startProducer(opened);
+  shutdown.defer('producer', producer.close);
+  // The first files are summarized soon, and not only when the schedule comes round.
+  const delay = (config.SETTLE_SECONDS + FIRST_SUMMARY_SECONDS) * 1000;
+  await opened.aggregationQueue.add('after start', {}, { delay });
+  log.info({ folder: config.DATA_DIR }, 'watching for files');
+  await shutdown.requested;
 }
 
-/**
- * Keeps a role running until a stop is asked for: it is started again when it ends unasked.
- *
- * @throws UsageError when it ends again and again at its start
- */
-export async function keepRole(role: string, env: Record<string, string>, { log, shutdown: { signal } }: Runtime) {
-  for (let quickDeaths = 0; quickDeaths < QUICK_DEATHS;) {
-    const { durationMs, exitCode, signal: by } = await runRole(role, env, signal);
-    if (signal.aborted) return;
-    quickDeaths = durationMs < QUICK_DEATH_MS ? quickDeaths + 1 : 0;
-    const pauseMs = 500 * 2 ** quickDeaths;
-    log.warn({ ended: role, exitCode, by, pauseMs }, 'role ended unasked, starting it again');
-    await sleep(pauseMs, undefined, { signal });
-  }
-  throw new UsageError(`\`pipeline ${role}\` ended ${QUICK_DEATHS} times at its start: the log above says why.`);
+/** One processor replica: loads files, moves dead letters, takes its share of the aggregation. */
+export async function processJobs(runtime: Runtime): Promise<void> {
+  const { config, log, shutdown } = runtime;
+  await openDataFolder(runtime);
+  const needs = await openForWork(runtime);
+  const deadLetters = createDeadLetters(needs);
+  shutdown.defer('dead letters', deadLetters.close);
+  const ingest = createIngestWorker(needs);
+  ingest.on('failed', deadLetters.onFailed);
+  const verification = createVerificationWorker(needs, () => allFiles(config.DATA_DIR));
+  const workers = [ingest, createDeadLetterWorker(needs), ...createAggregationWorkers(needs), verification];
+  shutdown.defer('workers', () => Promise.all(workers.map((worker) => worker.close())));
+  log.info({ worker: needs.workerName, concurrency: config.INGEST_CONCURRENCY }, 'processing jobs');
+  await shutdown.requested;
+}
+
+/** Serves the overview, Bull Board, metrics and health until asked to stop. */
+export async function board(runtime: Runtime): Promise<void> {
+  const { config, log, shutdown } = runtime;
+  const server = await listen(createBoard(await openAll(runtime)), config);
+  shutdown.defer('board', server.close);
+  log.info({ url: server.url }, 'the board is there');
+  await shutdown.requested;
+}
+
+/** Simulates the provider until asked to stop or the wanted rounds are written. */
+export async function generateFiles({ config, shutdown }: Runtime, options: Omit<GeneratorOptions, 'directory'>) {
+  const say = (name: string, records: number) => void process.stdout.write(`wrote ${records} records to ${name}\n`);
+  await generate({ ...options, directory: config.DATA_DIR }, say, shutdown.signal);
 }

@@ -137,12 +137,7 @@ async function startSlices(job: RunJob, window: ClaimedWindow, { sliceQueue }: P
  *
  * @returns undefined when slices are missing, because somebody removed them: the run has to start anew
  */
-async function waitForSlices(
-  job: RunJob,
-  token: string,
-  window: ClaimedWindow,
-  needs: ProcessorNeeds,
-): Promise<AggregationResult | undefined> {
+async function waitForSlices(job: RunJob, token: string, window: ClaimedWindow, needs: ProcessorNeeds) {
   if (await job.moveToWaitingChildren(token)) throw new WaitingChildrenError();
   const all = Object.values(await job.getChildrenValues<SliceResult>());
   const results = all.filter(({ epoch }) => epoch === window.epoch);

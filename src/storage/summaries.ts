@@ -103,10 +103,8 @@ export async function recomputeDay(store: Store, stored: StoredDay, hours: Hours
     return store.run(query, [epoch, ...Object.values(columns)]);
   }
   const folds = await foldHours(store, stored, hours, hours === 'all' ? await readHours(store, stored) : []);
-  await Promise.all(
-    [...folds].map(([from, fold]) => put('hourly_summary', { ...key, hour: hourOfDay(stored, from) }, fold)),
-  );
-
+  const puts = [...folds].map(([from, fold]) => put('hourly_summary', { ...key, hour: hourOfDay(stored, from) }, fold));
+  await Promise.all(puts);
   const whole = foldDay(await readHours(store, stored));
   await Promise.all([put('daily_summary', key, whole), put('daily_summary_by_day', key, whole)]);
   return folds.size;
