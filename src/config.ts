@@ -88,7 +88,6 @@ const environmentSchema = z.object({
   HEARTBEAT_FILE: z.string().optional(),
 });
 
-/** The name of every variable that the pipeline reads. */
 export const environmentVariables = Object.keys(environmentSchema.shape);
 
 /** The environment with its paths made absolute; REDIS_URL and the like are still unset when a local store is meant. */
@@ -107,13 +106,11 @@ export function parseConfig(environment: Record<string, string | undefined>): Co
     throw new BadUsage(`The environment has ${lines.length} bad value(s):\n${lines.join('\n')}`);
   }
   const config = parsed.data;
-  if (config.CASSANDRA_USERNAME !== undefined && config.CASSANDRA_PASSWORD === undefined) {
+  if (config.CASSANDRA_USERNAME !== undefined && config.CASSANDRA_PASSWORD === undefined)
     throw new BadUsage('CASSANDRA_USERNAME is set but CASSANDRA_PASSWORD is not: set both or none.');
-  }
-  if (config.REDIS_URL?.includes('+cluster:') && !/\{[^}]+\}/.test(config.QUEUE_PREFIX)) {
+  if (config.REDIS_URL?.includes('+cluster:') && !/\{[^}]+\}/.test(config.QUEUE_PREFIX))
     throw new BadUsage(
       'QUEUE_PREFIX needs a part in braces, as in {vehicle-data}: it keeps all keys on one cluster node.',
     );
-  }
   return { ...config, DATA_DIR: resolve(config.DATA_DIR), LOCAL_DIR: resolve(config.LOCAL_DIR) };
 }

@@ -18,7 +18,6 @@ const REFUSALS: readonly (readonly [RegExp, string])[] = [
   [/^aggregation concurrency$/, 'Aggregation runs must not overlap, so there is one at a time.'],
 ];
 
-/** Bull Board with all queues, to be mounted at `path`. */
 export function createBullBoardRouter(path: string, needs: SnapshotNeeds): Router {
   const adapter = new ExpressAdapter();
   adapter.setBasePath(path);

@@ -11,7 +11,6 @@ export function createGuard({ BOARD_HOST, BOARD_USERNAME, BOARD_PASSWORD: passwo
   return [reader, requireOwnJson, express.json({ limit: MAX_BODY_BYTES })];
 }
 
-/** Answers with one sentence. */
 export function say(response: Response, status: number, sentence: string): void {
   response.status(status).type('text').send(`${sentence}\n`);
 }

@@ -15,9 +15,8 @@ const TIME_LIMITS = { headersTimeout: 5_000, requestTimeout: 10_000, connections
 /** The board as an Express app. @throws UsageError when other machines could reach it without a password */
 export function createBoard(needs: SnapshotNeeds & { readonly config: Config }): Express {
   const { config, queues, store, log } = needs;
-  if (config.BOARD_PASSWORD === undefined && !/^(localhost|::1|127(\.\d+){3})$/.test(config.BOARD_HOST)) {
+  if (config.BOARD_PASSWORD === undefined && !/^(localhost|::1|127(\.\d+){3})$/.test(config.BOARD_HOST))
     throw new UsageError('Everybody could open the board: set BOARD_PASSWORD, or leave BOARD_HOST at 127.0.0.1.');
-  }
   const readSnapshot = createSnapshotReader(needs);
   const readMetrics = createMetrics(needs, readSnapshot);
   const pingRedis = boundedRead(log, () => queues.connection.ping());

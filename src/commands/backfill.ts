@@ -11,11 +11,10 @@ import { openAll } from './connect.ts';
 export async function backfill(runtime: Runtime, directory: string, options: { json: boolean }): Promise<void> {
   const { config } = runtime;
   const below = relative(config.DATA_DIR, resolve(directory));
-  if (below.split(/[/\\]/)[0] === '..') {
+  if (below.split(/[/\\]/)[0] === '..')
     throw new BadUsage(
       `${directory} is not below DATA_DIR (${config.DATA_DIR}), where processors look: move it there.`,
     );
-  }
   const folder = await opendir(resolve(directory)).catch(() => undefined);
   if (folder === undefined) throw new BadUsage(`${directory} is not a folder.`);
   await folder.close();

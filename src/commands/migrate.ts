@@ -1,7 +1,6 @@
 import type { Runtime } from '../runtime.ts';
 import { migrate } from '../storage/migrations.ts';
 
-/** Makes the keyspace and the tables, or brings them up to this version. */
 export async function migrateSchema({ config, log }: Runtime): Promise<void> {
   const applied = await migrate(config, log);
   process.stdout.write(

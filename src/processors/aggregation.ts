@@ -29,7 +29,6 @@ const KEYS_OF_ONE_JOB = 20_000;
 
 type RunJob = Job<AggregationJob, AggregationResult>;
 
-/** Recomputes days; resolves to how many hours and days they were. */
 async function recompute(store: Store, work: readonly DayHours[], epoch: bigint) {
   const limit = pLimit(DAYS_AT_ONCE);
   const counts = work.map(({ stored, hours }) => limit(() => recomputeDay(store, stored, hours, epoch)));
@@ -119,7 +118,6 @@ async function smallWork({ store, config }: ProcessorNeeds, { after, until }: Cl
   return work.keys() > KEYS_OF_ONE_JOB ? undefined : work;
 }
 
-/** Adds one child job a shard, which any processor may take. */
 async function startSlices(job: RunJob, window: ClaimedWindow, { sliceQueue }: ProcessorNeeds): Promise<void> {
   const parent = { id: job.id ?? '', queue: job.queueQualifiedName };
   const slices = Array.from({ length: SHARDS }, (_, shard) => ({

@@ -10,7 +10,6 @@ export class FileProblem extends Error {
   override name = 'FileProblem';
 }
 
-/** There is no file. */
 export class FileGone extends Error {
   override name = 'FileGone';
 }
@@ -98,7 +97,6 @@ export async function* readBytes({ handle, size }: DataFile, atOnce: number): As
   }
 }
 
-/** Whether the open file still is the version that was opened. */
 export function isSameVersion({ handle, size, mtimeNs }: DataFile): boolean {
   const now = fstatSync(handle.fd, { bigint: true });
   return Number(now.size) === size && now.mtimeNs === mtimeNs;

@@ -124,9 +124,8 @@ function isThere({ config }: VerificationNeeds, name: string, version = ''): boo
 /** Versions that the ledger says are loaded, of whose name no file is left. */
 async function countGone(needs: VerificationNeeds): Promise<number> {
   let gone = 0;
-  for await (const { name, version, state } of allFiles(needs.store)) {
+  for await (const { name, version, state } of allFiles(needs.store))
     if (state === 'loaded' && !isThere(needs, name, version)) gone += 1;
-  }
   return gone;
 }
 

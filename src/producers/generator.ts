@@ -19,15 +19,10 @@ const TYPES = ['speed', 'location', 'door_open', 'door_close', 'ignition_on', 'i
 const STATUSES = ['on', 'off', 'parked', 'charging', 'maintenance'];
 const NOTES = ['Within limits.', 'Check at next service.', 'Reported by driver.', 'Repeated reading.'];
 
-function oneOf<T>(values: readonly T[]): T {
-  const value = values[randomInt(values.length)];
-  if (value === undefined) throw new RangeError('nothing to choose from');
-  return value;
-}
+const oneOf = <T>(values: readonly T[]) => values[randomInt(values.length)] as T;
 
 type MakeRecord = (vehicle_id: string | undefined, time: string) => object;
 
-/** The two kinds of files, by the part of their name. */
 const KINDS: Readonly<Record<string, MakeRecord>> = {
   events: (vehicle_id, event_time) => ({
     vehicle_id,

@@ -30,7 +30,6 @@ export function createCounters({ connection, prefix }: QueueConnection, log: Log
   return { add, close };
 }
 
-/** All samples with their values. */
 export async function readCounters({ connection, prefix }: QueueConnection): Promise<Map<string, number>> {
   const samples = Object.entries(await connection.hgetall(`${prefix}:counters`));
   return new Map(samples.map(([sample, value]) => [sample, Number(value)]));

@@ -6,7 +6,6 @@ import { createIngestQueue } from './ingest.ts';
 import { connectQueues } from './redis.ts';
 import { createVerificationQueue } from './verification.ts';
 
-/** The connection to Redis and all queues. */
 export type Queues = Awaited<ReturnType<typeof openQueues>>;
 
 /** Connects to Redis and opens all queues; main releases them. */

@@ -109,7 +109,6 @@ export async function connectQueues(config: Config, log: Logger, mayEvict = fals
     const infos = await Promise.all(nodes.map((node) => node.info()));
     return { infos, missing: await missingRights(connection, prefix) };
   };
-  /** What each node says of itself. */
   let infos: readonly string[];
   try {
     const inspected = await Promise.race([inspect(), sleep(PREFLIGHT_MS, undefined, { ref: false })]);

@@ -146,9 +146,8 @@ export async function* storedDays(store: Store, share: number, shares: number): 
   const bound = (index: number) => (2n ** 64n * BigInt(index)) / BigInt(shares) - 2n ** 63n;
   const scan = async function* (what: string, table: string, key: string): AsyncIterable<StoredDay> {
     const query = `SELECT ${what} FROM ${table} WHERE token(${key}) >= ? AND token(${key}) <= ?`;
-    for await (const row of store.rows(query, [bound(share), bound(share + 1) - 1n])) {
+    for await (const row of store.rows(query, [bound(share), bound(share + 1) - 1n]))
       yield { vehicleId: row['vehicle_id'], day: String(row['day']) };
-    }
   };
   const key = 'vehicle_id, day';
   for (const table of ['vehicle_events', 'hourly_summary']) yield* scan(`DISTINCT ${key}`, table, key);
@@ -159,7 +158,6 @@ export async function* storedDays(store: Store, share: number, shares: number): 
   }
 }
 
-/** What a day's summaries add up to. */
 export async function dayTotals(store: Store, day: string) {
   const query = 'SELECT count(*) AS vehicles, sum(event_count) AS events FROM daily_summary_by_day WHERE day = ?';
   const row = (await store.run(query, [day])).first();

@@ -71,5 +71,4 @@ export async function strayFiles(store: Store, { vehicleId, day }: StoredDay): P
   return [...hours].map(([id, hour]) => ({ what: nameOf(id), hour }));
 }
 
-/** Name, version and state of every file version that the ledger knows. */
 export const allFiles = (store: Store) => store.rows('SELECT name, version, state FROM files');
