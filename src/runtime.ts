@@ -1,3 +1,4 @@
+import { once } from 'node:events';
 import { setTimeout as sleep } from 'node:timers/promises';
 import type { Logger } from 'pino';
 import type { Config } from './config.ts';
@@ -20,9 +21,7 @@ export function createShutdown(log: Logger) {
   const stack: { name: string; release: () => unknown }[] = [];
   const controller = new AbortController();
   const { signal } = controller;
-  const requested = new Promise<void>((resolve) => {
-    signal.addEventListener('abort', () => resolve(), { once: true });
-  });
+  const requested = once(signal, 'abort').then(() => undefined);
   return {
     /** Aborted when the process is asked to stop; long waits take it. */
     signal,
