@@ -151,6 +151,8 @@ for (const [name, description, command] of [
   ['retry', 'send files back to ingest', retryFailed],
   ['discard', 'give files up; they stay in the folder', discardFailed],
 ] as const) {
+  const select = (runtime: Runtime, files: string[], options: Omit<Selection, 'files'>) =>
+    command(runtime, { files, ...options });
   withJson(add(failed, name, description))
     .argument(name === 'show' ? '<id-or-name...>' : '[id-or-name...]', 'ids or names of files')
     .option('--reason <text>', 'whose reason contains the text')
@@ -158,11 +160,7 @@ for (const [name, description, command] of [
     .option('--older-than <age>', 'that failed at least so long ago, such as 15m', duration)
     .option('--newer-than <age>', 'that failed at most so long ago', duration)
     .option('--all', 'all of them', false)
-    .action(
-      running('failed', (runtime, files: string[], options: Omit<Selection, 'files'>) =>
-        command(runtime, { files, ...options }),
-      ),
-    );
+    .action(running('failed', select));
 }
 
 try {

@@ -60,9 +60,8 @@ export function createReconciliation(needs: ProducerNeeds) {
     const settledNow = new Map<string, string>();
 
     async function comparePage(page: readonly IngestJob[]): Promise<void> {
-      const names = page.map(({ name }) => name);
-      const known = new Map<string, KnownVersion>();
-      for (const row of await readVersions(store, ...names)) known.set(`${row.version} ${row.name}`, row);
+      const rows = await readVersions(store, ...page.map(({ name }) => name));
+      const known = new Map(rows.map((row) => [`${row.version} ${row.name}`, row]));
       const missing: IngestJob[] = [];
       for (const file of page) {
         const row = known.get(`${versionOf(file)} ${file.name}`);
