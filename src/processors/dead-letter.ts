@@ -12,6 +12,7 @@ import {
 } from '../queues/ingest.ts';
 import { isRedisAnswer } from '../queues/redis.ts';
 import { isLoaded, ledgerRow, readVersions, settleDeadLetter } from '../storage/files.ts';
+import { isOutlived } from './ingest.ts';
 import { MAX_STARTS, workerOptions, type ProcessorNeeds } from './processor.ts';
 
 const SWEEP_MS = 10_000;
@@ -76,7 +77,7 @@ export function createDeadLetters(needs: ProcessorNeeds) {
       file_time: new Date(mtimeMs(file)),
       attempts,
       worker: job.processedBy ?? workerName,
-      started_at: new Date(job.processedOn ?? failedAt),
+      started_at: new Date((job.processedOn ?? failedAt) - store.clockSkewMs()),
       finished_at: new Date(store.now()),
       error: reason,
     });
@@ -98,7 +99,8 @@ export function createDeadLetters(needs: ProcessorNeeds) {
     const known = await readVersions(store, parsed.data.name);
     const own = known.find(({ version }) => version === versionOf(parsed.data));
     if (own === undefined) return;
-    const isMended = known.some(({ state, finishedAt }) => isLoaded(state) && finishedAt >= own.startedAt);
+    const loadedSince = known.filter(({ finishedAt }) => finishedAt >= own.startedAt);
+    const isMended = isOutlived(parsed.data, loadedSince);
     if (own.state === 'dead_letter' && !isMended) return;
     await settleDeadLetter(store, own, 'superseded');
     await letter.remove();
@@ -120,7 +122,8 @@ export function createDeadLetters(needs: ProcessorNeeds) {
   return {
     /** To be called with every failure of an ingest job; only final ones count. Never rejects. */
     onFailed: (job: FailedJob | undefined): void => {
-      if (job?.finishedOn !== undefined) track(move(job));
+      // What Redis refused is left to the sweep, so that Redis has some time.
+      if (job?.finishedOn !== undefined && !isRedisAnswer(job.failedReason)) track(move(job));
     },
     close: async (): Promise<void> => {
       clearInterval(timer);

@@ -69,25 +69,29 @@ export function createIngestWorker(shared: ProcessorNeeds): Worker<IngestJob, In
   const needs: IngestNeeds = { ...shared, lookUp, announced, writeRows: createRowWriter(store) };
   const away = pauseWhileAway(store, log);
   const room = new Semaphore(UNITS_AT_ONCE);
-  const suspects = new Mutex();
+  const suspects = new Mutex(new NotNow('another file that may have ended its processor is loaded first'));
   let isLargeSuspected = false;
 
   /**
    * Loads a file whose processor died. Perhaps it was this file that ended it, so one such file is loaded at a time, and
-   * only what happens then is held against it. Others do not wait for a large one, nor do they keep places from others.
+   * only what happens then is held against it; once something was, it is loaded alone. While it is a large one, further
+   * ones are put back, so that they keep no places from others.
    */
   async function ingestNextSuspect(job: IngestBullJob, wanted: IngestJob): Promise<IngestResult> {
-    if (isLargeSuspected) throw new NotNow('another file that may have ended its processor is loaded first');
     const units = unitsOf(wanted);
+    const share = wanted.crashes === undefined || wanted.crashes === 0 ? units : UNITS_AT_ONCE;
     const load = async () => {
       isLargeSuspected = units === MAX_UNITS;
+      if (isLargeSuspected) suspects.cancel();
       try {
-        return await room.runExclusive(() => ingestSuspect(job, wanted, needs), units, FIRST);
+        return await room.runExclusive(() => ingestSuspect(job, wanted, needs, worker), share, FIRST);
       } finally {
         isLargeSuspected = false;
       }
     };
-    return await suspects.runExclusive(load, -units);
+    const turn = suspects.runExclusive(load, -units);
+    if (isLargeSuspected) suspects.cancel();
+    return await turn;
   }
 
   async function process(job: IngestBullJob, token?: string): Promise<IngestResult> {
@@ -119,16 +123,30 @@ function unitsOf({ name, size }: IngestJob): number {
   return name.endsWith('.gz') ? MAX_UNITS : Math.min(MAX_UNITS, Math.ceil((size + 1) / UNIT_BYTES));
 }
 
-/** Counts what ends the processor while this file is loaded, and only that. @throws UnrecoverableError at the third time */
-async function ingestSuspect(job: IngestBullJob, wanted: IngestJob, needs: IngestNeeds): Promise<IngestResult> {
+/**
+ * Counts what ends the processor while this file is loaded, but for a stop that was asked for.
+ *
+ * @throws UnrecoverableError at the third time
+ */
+async function ingestSuspect(
+  job: IngestBullJob,
+  wanted: IngestJob,
+  needs: IngestNeeds,
+  worker: Worker,
+): Promise<IngestResult> {
   const { crashes = 0, ...file } = wanted;
   if (crashes >= MAX_CRASHES) throw new UnrecoverableError(`ended ${MAX_CRASHES + 1} processors that were loading it`);
   await job.updateData({ ...file, crashes: crashes + 1 });
+  const takeBack = () => job.updateData({ ...file, crashes });
+  const onClosing = () => void takeBack().catch(() => undefined);
+  worker.once('closing', onClosing);
   try {
     return await ingest(job, wanted, needs);
   } catch (error) {
-    await job.updateData({ ...file, crashes });
+    await takeBack();
     throw error;
+  } finally {
+    worker.off('closing', onClosing);
   }
 }
 
@@ -242,7 +260,7 @@ async function ingest(job: IngestBullJob, wanted: IngestJob, needs: IngestNeeds)
 }
 
 /** Whether a version that the provider wrote later was loaded, and may have left the folder since. */
-function isOutlived(file: IngestJob, known: readonly KnownVersion[]): boolean {
+export function isOutlived(file: IngestJob, known: readonly KnownVersion[]): boolean {
   const writtenAt = ({ version }: { version: string }) => BigInt(version.slice(version.indexOf('-') + 1));
   return known.some((one) => isLoaded(one.state) && writtenAt(one) > BigInt(file.mtimeNs));
 }

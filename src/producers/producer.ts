@@ -2,7 +2,7 @@ import { setTimeout as sleep } from 'node:timers/promises';
 import { enqueueFiles, hasRoom, type IngestJob } from '../queues/ingest.ts';
 import { createReconciliation, type ProducerNeeds } from './reconciliation.ts';
 import { putBackLeaving } from './removal.ts';
-import { createOverdue, ensureSchedules } from './schedule.ts';
+import { createTimekeeper } from './schedule.ts';
 import { watchFolder } from './watcher.ts';
 
 /** Arrivals of one burst that are queued in one round trip. */
@@ -15,7 +15,8 @@ const LOOK_AGAIN_MS = 1_000;
 export async function startProducer(needs: ProducerNeeds) {
   const { config, store, queues, ingestQueue, log } = needs;
   const { run, forget } = createReconciliation(needs);
-  const takeUpOverdue = createOverdue([ingestQueue, needs.sliceQueue]);
+  const keepTime = createTimekeeper(needs);
+  let keeping: Promise<void> | undefined;
   let pending: IngestJob[] = [];
   let queueing: Promise<void> | undefined;
   let wake = new AbortController();
@@ -37,10 +38,20 @@ export async function startProducer(needs: ProducerNeeds) {
       .finally(() => (queueing = undefined));
   }
 
+  /** Beside the comparison, which may wait for room in the queue for hours. */
+  function keepTimeOfJobs(): void {
+    keeping ??= keepTime()
+      .catch((error: unknown) => {
+        log.warn(
+          { reason: error instanceof Error ? error.message : String(error) },
+          'the time of jobs was not looked at',
+        );
+      })
+      .finally(() => (keeping = undefined));
+  }
+
   /** @returns how many files were left because they may still be written */
   async function reconcile(): Promise<number> {
-    await ensureSchedules(needs);
-    await takeUpOverdue();
     await watcher.refresh();
     const started = performance.now();
     const { young, ...done } = await run();
@@ -66,7 +77,12 @@ export async function startProducer(needs: ProducerNeeds) {
   await putBackLeaving(config.DATA_DIR);
   const watcher = await watchFolder(config.DATA_DIR, onArrival, log);
   const reconciling = reconcileAgainAndAgain();
-  queues.connection.on('ready', () => wake.abort());
+  keepTimeOfJobs();
+  const timer = setInterval(keepTimeOfJobs, config.RECONCILE_SECONDS * 1000);
+  queues.connection.on('ready', () => {
+    keepTimeOfJobs();
+    wake.abort();
+  });
   store.onReturn((awaySince) => {
     forget(awaySince);
     wake.abort();
@@ -74,8 +90,9 @@ export async function startProducer(needs: ProducerNeeds) {
   const close = async () => {
     closed = true;
     wake.abort();
+    clearInterval(timer);
     watcher.close();
-    await Promise.all([queueing, reconciling]);
+    await Promise.all([queueing, keeping, reconciling]);
   };
   return { close };
 }

@@ -84,21 +84,25 @@ export function createReconciliation(needs: ProducerNeeds) {
     const page: IngestJob[] = [];
     // Cassandra looks up one page while the next one is read from the folder.
     let comparing = Promise.resolve();
-    for (const name of namesBelow(DATA_DIR, below)) {
-      if (signal.aborted) return total;
-      if (total.seen % PAGE === 0) await breathe();
-      const file = versionNow(DATA_DIR, name);
-      if (file === undefined) continue;
-      total.seen += 1;
-      const version = versionOf(file);
-      if (before.get(name) === version) settledNow.set(name, version);
-      else if (isYoungerThan(STILL_MS, file, store.now())) total.young += 1;
-      else if (page.push(file) === PAGE) {
-        await comparing;
-        comparing = comparePage(page.splice(0));
-        // What goes wrong is told where it is awaited.
-        comparing.catch(() => undefined);
+    try {
+      for (const name of namesBelow(DATA_DIR, below)) {
+        if (signal.aborted) return total;
+        if (total.seen % PAGE === 0) await breathe();
+        const file = versionNow(DATA_DIR, name);
+        if (file === undefined) continue;
+        total.seen += 1;
+        const version = versionOf(file);
+        if (before.get(name) === version) settledNow.set(name, version);
+        else if (isYoungerThan(STILL_MS, file, store.now())) total.young += 1;
+        else if (page.push(file) === PAGE) {
+          await comparing;
+          comparing = comparePage(page.splice(0));
+          // What goes wrong is told where it is awaited.
+          comparing.catch(() => undefined);
+        }
       }
+    } finally {
+      await comparing.catch(() => undefined);
     }
     await comparing;
     await comparePage(page);

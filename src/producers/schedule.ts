@@ -1,4 +1,5 @@
 import type { Queue } from 'bullmq';
+import type { Store } from '../storage/client.ts';
 import type { ProducerNeeds } from './reconciliation.ts';
 
 /** Jobs put off that are looked at in one go: those with the latest times, which a wrong clock may have set. */
@@ -6,33 +7,46 @@ const PAGE = 500;
 
 type Schedule = { readonly every: number } | { readonly pattern: string; readonly tz: string };
 
-/** Redis may have lost a schedule, or its next run may be at a time that a wrong clock has set. */
-export async function ensureSchedules(needs: ProducerNeeds): Promise<void> {
-  const { aggregationQueue, verificationQueue, config, store } = needs;
-  const { AGGREGATION_EVERY_SECONDS: seconds, AGGREGATION_CRON: pattern, AGGREGATION_TIME_ZONE: tz } = config;
-  const wanted = pattern === undefined ? { every: seconds * 1000 } : { pattern, tz };
-  await ensureSchedule(aggregationQueue, wanted, store.now());
-  await ensureSchedule(verificationQueue, { every: config.VERIFY_EVERY_SECONDS * 1000 }, store.now());
-}
-
-/** One that is there and right stays: to upsert it would put its next run off each time. */
-async function ensureSchedule(queue: Queue, wanted: Schedule, now: number): Promise<void> {
-  const there = await queue.getJobScheduler(queue.name);
-  await queue.setGlobalConcurrency(1);
-  const isAhead = there?.every !== undefined && (there.next ?? 0) > now + 2 * there.every;
-  const isSame =
-    'every' in wanted ? there?.every === wanted.every : there?.pattern === wanted.pattern && there.tz === wanted.tz;
-  if (isSame && !isAhead) return;
-  // An upsert alone goes on from the time of the run that was next.
-  if (isAhead) await queue.removeJobScheduler(queue.name);
-  await queue.upsertJobScheduler(queue.name, wanted, { name: 'scheduled run', data: {} });
-}
-
 /**
- * Takes up jobs that have waited longer than they were put off for. BullMQ lets them wait for a time by the clock of the
- * processor that put them off, which may have been ahead; how long they wait is measured here by the monotonic clock.
+ * Makes what keeps the time of jobs right, to be called again and again. BullMQ lets jobs wait for a time by the clock of the
+ * processor that put them off, or took the run before, which may have been ahead; how long they wait is measured here by the
+ * monotonic clock.
  */
-export function createOverdue(queues: readonly Queue[]): () => Promise<void> {
+export function createTimekeeper(needs: ProducerNeeds): () => Promise<void> {
+  const { aggregationQueue, verificationQueue, ingestQueue, sliceQueue, config, store } = needs;
+  const { AGGREGATION_EVERY_SECONDS: seconds, AGGREGATION_CRON: pattern, AGGREGATION_TIME_ZONE: tz } = config;
+  const aggregation = pattern === undefined ? { every: seconds * 1000 } : { pattern, tz };
+  const tasks = [
+    keepSchedule(aggregationQueue, aggregation, store),
+    keepSchedule(verificationQueue, { every: config.VERIFY_EVERY_SECONDS * 1000 }, store),
+    takeUpOverdue([ingestQueue, sliceQueue]),
+  ];
+  return async () => {
+    for (const task of tasks) await task();
+  };
+}
+
+/** Redis may have lost a schedule. One that is there and goes on stays: to upsert it would put its next run off each time. */
+function keepSchedule(queue: Queue, wanted: Schedule, store: Store): () => Promise<void> {
+  let last = { next: 0, since: 0 };
+  return async () => {
+    const there = await queue.getJobScheduler(queue.name);
+    await queue.setGlobalConcurrency(1);
+    const next = there?.next ?? 0;
+    if (next !== last.next) last = { next, since: performance.now() };
+    const waits = next > store.now() ? performance.now() - last.since : 0;
+    const isAhead = there?.every !== undefined && waits > 2 * there.every;
+    const isSame =
+      'every' in wanted ? there?.every === wanted.every : there?.pattern === wanted.pattern && there.tz === wanted.tz;
+    if (isSame && !isAhead) return;
+    // An upsert alone goes on from the time of the run that was next.
+    if (isAhead) await queue.removeJobScheduler(queue.name);
+    await queue.upsertJobScheduler(queue.name, wanted, { name: 'scheduled run', data: {} });
+  };
+}
+
+/** Promotes jobs that have waited longer than they were put off for. */
+function takeUpOverdue(queues: readonly Queue[]): () => Promise<void> {
   let seen = new Map<string, number>();
   return async () => {
     const jobs = (await Promise.all(queues.map((queue) => queue.getJobs(['delayed'], 0, PAGE - 1)))).flat();

@@ -21,7 +21,7 @@ export const ingestJobSchema = z.object({
   name: relativePath,
   size: z.number().int().nonnegative(),
   mtimeNs: z.string().regex(/^-?\d{1,20}$/),
-  /** How often its processor died while nothing else was loaded there. */
+  /** How often its processor died while it was the suspect there. */
   crashes: z.number().int().nonnegative().optional(),
 });
 export type IngestJob = z.infer<typeof ingestJobSchema>;
