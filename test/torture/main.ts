@@ -189,10 +189,15 @@ async function playRound(round: number, run: Run, options: Options): Promise<voi
   await boardAnswers(rig);
 }
 
-/** Set by the first Ctrl-C: the round is ended and the figures are printed. Other signals end all at once, with the stores. */
+/**
+ * Set by the first Ctrl-C: the round is ended and the figures are printed. Other signals end all at once, with the stores, and so
+ * does a second Ctrl-C; the first one comes twice, from the terminal and from the program that started this one.
+ */
 let stopped = false;
+let stoppedAt = 0;
 process.on('SIGINT', () => {
-  if (stopped) process.exit(1);
+  if (stopped && performance.now() - stoppedAt > 1_000) process.exit(1);
+  if (!stopped) stoppedAt = performance.now();
   stopped = true;
 });
 for (const signal of ['SIGTERM', 'SIGHUP'] as const) process.on(signal, () => process.exit(1));
