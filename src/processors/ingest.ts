@@ -43,8 +43,8 @@ const UNIT_BYTES = 64 * 1024;
 const MAX_UNITS = 16;
 /** Files that arrive now, and those that may have ended a processor, do not wait behind large ones of the backlog. */
 const [LATER, FIRST] = [0, 1];
-/** How long a file waits, in ms, that is put back because of what is the case now. */
-const PUT_BACK_MS = 2_000;
+/** How long a file waits that is put back because of what is the case now; a young one has then stood still. */
+const PUT_BACK_MS = STILL_MS;
 
 type IngestBullJob = Job<IngestJob, IngestResult>;
 /** What the loads of one process share, beside what all processors do. */
@@ -79,7 +79,7 @@ export function createIngestWorker(shared: ProcessorNeeds): Worker<IngestJob, In
    */
   async function ingestNextSuspect(job: IngestBullJob, wanted: IngestJob): Promise<IngestResult> {
     const units = unitsOf(wanted);
-    const share = wanted.crashes === undefined || wanted.crashes === 0 ? units : UNITS_AT_ONCE;
+    const share = (wanted.crashes ?? 0) > 0 ? UNITS_AT_ONCE : units;
     const load = async () => {
       isLargeSuspected = units === MAX_UNITS;
       if (isLargeSuspected) suspects.cancel();

@@ -193,12 +193,10 @@ async function playRound(round: number, run: Run, options: Options): Promise<voi
  * Set by the first Ctrl-C: the round is ended and the figures are printed. Other signals end all at once, with the stores, and so
  * does a second Ctrl-C; the first one comes twice, from the terminal and from the program that started this one.
  */
-let stopped = false;
-let stoppedAt = 0;
+let stoppedAt: number | undefined;
 process.on('SIGINT', () => {
-  if (stopped && performance.now() - stoppedAt > 1_000) process.exit(1);
-  if (!stopped) stoppedAt = performance.now();
-  stopped = true;
+  if (stoppedAt !== undefined && performance.now() - stoppedAt > 1_000) process.exit(1);
+  stoppedAt ??= performance.now();
 });
 for (const signal of ['SIGTERM', 'SIGHUP'] as const) process.on(signal, () => process.exit(1));
 
@@ -222,7 +220,7 @@ async function torture(options: Options): Promise<void> {
   let round = 0;
   let violation: Violation | undefined;
   try {
-    const isTime = () => !stopped && Date.now() - startedAt < options.seconds * 1_000;
+    const isTime = () => stoppedAt === undefined && Date.now() - startedAt < options.seconds * 1_000;
     for (; round <= options.rounds && isTime(); round += 1) {
       const from = Date.now();
       await playRound(round, { ...run, random: createRandom(options.seed, `round ${round}`) }, options);
