@@ -1,3 +1,4 @@
+import { setTimeout as sleep } from 'node:timers/promises';
 import { errors, types } from 'cassandra-driver';
 import type { Logger } from 'pino';
 import { UsageError, type Config } from '../config.ts';
@@ -5,6 +6,9 @@ import { HOUR_MS } from '../datasets/time.ts';
 import { startAggregation } from './aggregation-state.ts';
 import { connectStore, type Store } from './client.ts';
 import { migrations, migrationsTable } from './schema.ts';
+
+/** How long the nodes of a cluster may take to learn of a new keyspace. */
+const AGREEMENT_MS = 15_000;
 
 async function appliedVersion(store: Store): Promise<number> {
   const result = await store.run('SELECT version FROM schema_migrations');
@@ -36,6 +40,19 @@ export async function requireSchema(store: Store): Promise<void> {
   await store.runIf('DELETE FROM schema_migrations WHERE version = ? IF EXISTS', [0]).catch(explain);
 }
 
+/** Connects to a keyspace that was just made: a node that has only just joined learns of it seconds after the others. */
+async function connectOnceKnown(config: Config, log: Logger): Promise<Store> {
+  const deadline = performance.now() + AGREEMENT_MS;
+  for (;;) {
+    try {
+      return await connectStore(config, log);
+    } catch (error) {
+      if (performance.now() > deadline) throw error;
+    }
+    await sleep(250);
+  }
+}
+
 /** Creates the keyspace and the tables that are missing. Idempotent. Resolves to the versions that were applied now. */
 export async function migrate(config: Config, log: Logger): Promise<number[]> {
   const { CASSANDRA_LOCAL_DATACENTER: center, CASSANDRA_REPLICATION_FACTOR: factor } = config;
@@ -43,7 +60,7 @@ export async function migrate(config: Config, log: Logger): Promise<number[]> {
   const keyspace = `CREATE KEYSPACE IF NOT EXISTS ${config.CASSANDRA_KEYSPACE} WITH replication = ${replication}`;
   const admin = await connectStore(config, log, '');
   await admin.run(keyspace).catch(explain).finally(admin.close);
-  const store = await connectStore(config, log);
+  const store = await connectOnceKnown(config, log);
   try {
     await store.run(`CREATE TABLE IF NOT EXISTS ${migrationsTable}`);
     const applied = await appliedVersion(store);
