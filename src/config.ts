@@ -90,7 +90,7 @@ const environmentSchema = z.object({
 
 export const environmentVariables = Object.keys(environmentSchema.shape);
 
-/** The environment with its paths made absolute; REDIS_URL and the like are still unset when a local store is meant. */
+/** The environment, with the folders' paths made absolute; REDIS_URL and the like are still unset when a local store is meant. */
 export type Config = z.infer<typeof environmentSchema>;
 
 /**

@@ -1,4 +1,6 @@
+import { setTimeout as sleep } from 'node:timers/promises';
 import { QueueEvents } from 'bullmq';
+import { UsageError } from '../config.ts';
 import { createAggregationWorkers } from '../processors/aggregation.ts';
 import { AGGREGATION_QUEUE, type AggregationResult } from '../queues/aggregation.ts';
 import type { Runtime } from '../runtime.ts';
@@ -18,17 +20,17 @@ export async function aggregateNow(runtime: Runtime, options: { rebuild: boolean
   const workers = createAggregationWorkers(needs);
   shutdown.defer('workers', () => Promise.all(workers.map((worker) => worker.close())));
 
+  const stopped = shutdown.requested.then(() => {
+    throw new UsageError('Stopped before the run was done; it goes on where a processor runs.');
+  });
   let result: AggregationResult;
-  do {
+  for (;;) {
     const job = await needs.aggregationQueue.add('run by hand', { rebuild: options.rebuild });
-    const stopped = shutdown.requested.then(() => {
-      throw new Error('stopped before the run was done; it goes on where a processor runs');
-    });
     result = await Promise.race([job.waitUntilFinished(events), stopped]);
     if (result.outcome === 'done') break;
     log.info({ outcome: result.outcome }, 'asking again');
-    await new Promise((resolve) => setTimeout(resolve, ASK_AGAIN_MS));
-  } while (!shutdown.signal.aborted);
+    await Promise.race([sleep(ASK_AGAIN_MS), stopped]);
+  }
   const { hours, days, ms, watermark } = result;
   const done = `${hours} hours of ${days} vehicle days recomputed in ${ms} ms`;
   print(options.json, result, `${done}; summaries are right up to ${watermark}.`);

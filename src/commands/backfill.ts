@@ -1,6 +1,6 @@
 import { opendir } from 'node:fs/promises';
 import { relative, resolve } from 'node:path';
-import { BadUsage } from '../config.ts';
+import { BadUsage, UsageError } from '../config.ts';
 import { namesBelow } from '../producers/data-folder.ts';
 import { createReconciliation } from '../producers/reconciliation.ts';
 import type { Runtime } from '../runtime.ts';
@@ -9,7 +9,7 @@ import { openAll } from './connect.ts';
 
 /** Queues what is not loaded yet of a folder below DATA_DIR, behind the files that arrive now. */
 export async function backfill(runtime: Runtime, directory: string, options: { json: boolean }): Promise<void> {
-  const { config } = runtime;
+  const { config, shutdown } = runtime;
   const below = relative(config.DATA_DIR, resolve(directory));
   if (below.split(/[/\\]/)[0] === '..')
     throw new BadUsage(
@@ -26,5 +26,8 @@ export async function backfill(runtime: Runtime, directory: string, options: { j
   const done = await reconciliation
     .run(below, (soFar) => bar.update(soFar.seen, { queued: soFar.queued }))
     .finally(() => bar.stop());
-  print(options.json, done, `${done.seen} files: ${done.queued} queued, ${done.seen - done.queued} need nothing.`);
+  const { seen, queued, young } = done;
+  const rest = `${young} left to the watcher, since they may still be written, ${seen - queued - young} need nothing`;
+  print(options.json, done, `${seen} files: ${queued} queued, ${rest}.`);
+  if (shutdown.signal.aborted) throw new UsageError('Stopped before every file was compared.');
 }

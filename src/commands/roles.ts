@@ -12,7 +12,7 @@ import { openAll, openDataFolder, openForWork } from './connect.ts';
 /** How long after the start, and the settle time, the first aggregation runs. */
 const FIRST_SUMMARY_SECONDS = 5;
 
-/** Queues the files that arrive, and those that were missed; keeps the aggregation's schedule. */
+/** Queues the files that arrive, and those that were missed; keeps the schedules of the aggregation and of the comparison. */
 export async function watch(runtime: Runtime): Promise<void> {
   const { config, log, shutdown } = runtime;
   await openDataFolder(runtime);
@@ -26,7 +26,7 @@ export async function watch(runtime: Runtime): Promise<void> {
   await shutdown.requested;
 }
 
-/** One processor replica: loads files, moves dead letters, takes its share of the aggregation. */
+/** One processor replica: loads files, moves dead letters, takes its share of the aggregation and of the comparison. */
 export async function processJobs(runtime: Runtime): Promise<void> {
   const { config, log, shutdown } = runtime;
   await openDataFolder(runtime);

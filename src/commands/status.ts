@@ -1,3 +1,4 @@
+import { setTimeout as sleep } from 'node:timers/promises';
 import { createSnapshotReader, type Snapshot } from '../board/snapshot.ts';
 import type { Runtime } from '../runtime.ts';
 import { print, printable } from '../terminal.ts';
@@ -8,13 +9,13 @@ const EVERY_MS = 2_000;
 /** Shows queues, lag, watermark and rates; with `watch`, again every two seconds until asked to stop. */
 export async function showStatus(runtime: Runtime, options: { json: boolean; watch: boolean }): Promise<void> {
   const readSnapshot = createSnapshotReader(await openAll(runtime));
-  const { requested, signal } = runtime.shutdown;
+  const { signal } = runtime.shutdown;
   for (;;) {
     const snapshot = await readSnapshot();
     if (options.watch && process.stdout.isTTY && !options.json) process.stdout.write('\x1b[H\x1b[2J');
     print(options.json, snapshot, textOf(snapshot));
     if (!options.watch) return;
-    await Promise.race([new Promise((resolve) => setTimeout(resolve, EVERY_MS)), requested]);
+    await sleep(EVERY_MS, undefined, { signal }).catch(() => undefined);
     if (signal.aborted) return;
   }
 }
@@ -28,10 +29,11 @@ function textOf({ at, redis, cassandra }: Snapshot): string {
   if (redis === null) lines.push('Redis does not answer.');
   else {
     row('queue', STATES);
-    for (const [name, counts] of Object.entries(redis.queues)) {
-      const cells = STATES.map((state) => counts[state]);
-      row(name, cells);
-    }
+    for (const [name, counts] of Object.entries(redis.queues))
+      row(
+        name,
+        STATES.map((state) => counts[state]),
+      );
     const waits = `the oldest waits ${redis.oldestWaitingSeconds.toFixed(1)} s`;
     lines.push('', `${redis.filesPerMinute} files in the last minute, ${waits}, ${redis.workers.length} processor(s)`);
     for (const { name, reason } of redis.deadLetters.newest)
@@ -43,7 +45,8 @@ function textOf({ at, redis, cassandra }: Snapshot): string {
     lines.push(`summaries are right up to ${watermark}, ${lagSeconds.toFixed(1)} s ago`);
     for (const { day, vehicles, events } of [today, yesterday])
       lines.push(`${day}: ${events} events of ${vehicles} vehicles`);
-    lines.push(`this clock is ${clockSkewMs.toFixed(0)} ms ahead of Cassandra's`);
+    const skew = `${Math.abs(clockSkewMs).toFixed(0)} ms ${clockSkewMs < 0 ? 'behind' : 'ahead of'}`;
+    lines.push(`this clock is ${skew} Cassandra's`);
   }
   return lines.join('\n');
 }

@@ -31,7 +31,7 @@ export async function startLocalServices(config: Config, shutdown: Shutdown) {
   async function run(name: string, wanted: number, start: (place: Place) => Promise<LocalServer>): Promise<void> {
     const directory = join(config.LOCAL_DIR, name.toLowerCase());
     const server = await step(
-      `${name} starts (the first time, Maven fetches it: 95 MB)`,
+      `${name} starts (the first time, Maven fetches 95 MB for both)`,
       async () => start({ directory, port: await freePort(wanted), signal }),
       ({ host, port }) =>
         `${name} answers on ${host}:${port}${port > wanted && wanted > 0 ? `, as port ${wanted} is taken` : ''}`,

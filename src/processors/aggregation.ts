@@ -35,7 +35,10 @@ async function recompute(store: Store, work: readonly DayHours[], epoch: bigint)
   return { hours: (await Promise.all(counts)).reduce((sum, count) => sum + count, 0), days: work.length };
 }
 
-/** Recomputes one shard, some tens of thousands of keys at a time. A vehicle's days are in no other slice. */
+/**
+ * Recomputes one shard, some tens of thousands of keys at a time. A vehicle's days are in no other slice, but for some
+ * of a rebuild, of which both slices compute the same.
+ */
 async function runSlice(slice: AggregationSlice, { store, config }: ProcessorNeeds): Promise<SliceResult> {
   const { kind, shard, after, until } = slice;
   const settleMs = config.SETTLE_SECONDS * 1000;

@@ -115,7 +115,7 @@ async function* allDays(store: Store): AsyncGenerator<DayHours> {
   }
 }
 
-/** Whether a file of the name is in the folder or in the archive, where an earlier one carries its version. */
+/** Whether a file of the name is in the folder or in the archive, where a later one carries its version. */
 function isThere({ config }: VerificationNeeds, name: string, version = ''): boolean {
   const places = [name, `archive/${name}`, `archive/${name}.${version}`];
   return places.some((place) => existsSync(join(config.DATA_DIR, place)));

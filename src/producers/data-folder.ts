@@ -47,7 +47,7 @@ export async function* allFiles(dataDir: string): AsyncGenerator<{ name: string;
   const archive = join(dataDir, ARCHIVE_FOLDER);
   for await (const entry of (await opendir(archive, { recursive: true }).catch(() => undefined)) ?? []) {
     const path = relative(dataDir, join(entry.parentPath, entry.name)).split(sep).join('/');
-    // An earlier version of a name carries its version.
+    // A later version of a name that is archived already carries its version.
     const name = path.slice(ARCHIVE_FOLDER.length + 1).replace(/(\.jsonl?(?:\.gz)?)\.\d+--?\d+$/, '$1');
     if (datasetOf(name) !== undefined) yield { name, path };
   }

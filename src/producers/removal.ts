@@ -37,7 +37,7 @@ export async function takeOut(dataDir: string, file: IngestJob, isArchived: bool
   }
 }
 
-/** Moves a file into the archive, which may be a file system of its own. An earlier version of the name stays. */
+/** Moves a file into the archive, which may be a file system of its own. An earlier version of the name stays, and this one carries its version. */
 async function archive(held: string, wanted: string, version: string): Promise<void> {
   const target = existsSync(wanted) ? `${wanted}.${version}` : wanted;
   await mkdir(dirname(target), { recursive: true });
