@@ -1,3 +1,5 @@
+import { readFile } from 'node:fs/promises';
+import { dirname, join } from 'node:path';
 import { beforeAll, describe, expect, it } from 'vitest';
 import { openForWork, openStore } from '../../src/commands/connect.ts';
 import { createAggregationWorkers } from '../../src/processors/aggregation.ts';
@@ -336,4 +338,20 @@ describe('a run that died between the cutting of its window and the waiting for 
     await eventually(async () => expect(await job.getState()).toBe('completed'));
     expect(await storedSummaries(own.read)).toEqual(summariesOf(records));
   });
+});
+
+it('a run by hand that is stopped ends with a sentence, and goes on where a processor runs', async () => {
+  const own = await openSpace();
+  const queue = own.queue('aggregation');
+  await queue.pause();
+  const command = own.startRole('aggregate');
+  await eventually(async () => expect(await queue.getWaitingCount()).toBe(1));
+  await command.stop();
+  const said = await readFile(join(dirname(own.config.DATA_DIR), 'log.aggregate'), 'utf8');
+  expect(said.split('\n').filter((line) => line !== '' && !line.startsWith('{'))).toEqual([
+    'Stopped before the run was done; it goes on where a processor runs.',
+  ]);
+  await queue.resume();
+  own.startProcessor();
+  await eventually(async () => expect(await queue.getCompletedCount()).toBe(1));
 });
