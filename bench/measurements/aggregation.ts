@@ -177,7 +177,7 @@ async function storeKeys(space: Space, vehicles: number, hours: number): Promise
       yield [{ query, params: [bucket, shard, types.TimeUuid.fromDate(new Date(at)), touched] }];
     }
   };
-  await writePartitions(space.client, entries());
+  await writePartitions(space.client, entries(), { partitionsAtMost: 1 });
   return events;
 }
 
