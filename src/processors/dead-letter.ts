@@ -11,7 +11,14 @@ import {
   type IngestResult,
 } from '../queues/ingest.ts';
 import { isRedisAnswer } from '../queues/redis.ts';
-import { isLoaded, ledgerRow, readVersions, settleDeadLetter } from '../storage/files.ts';
+import {
+  isLoaded,
+  ledgerRow,
+  readVersions,
+  restoreEntry,
+  settleDeadLetter,
+  type LedgerEntry,
+} from '../storage/files.ts';
 import { isOutlived } from './ingest.ts';
 import { MAX_STARTS, workerOptions, type ProcessorNeeds } from './processor.ts';
 
@@ -68,23 +75,28 @@ export function createDeadLetters(needs: ProcessorNeeds) {
     const state = known.find(({ version }) => version === versionOf(file))?.state;
     if (isLoaded(state) || state === 'discarded') return;
     const { failedReason: reason, attemptsMade: attempts, finishedOn: failedAt = store.now() } = job;
-    const row = ledgerRow({
-      name: file.name,
-      version: versionOf(file),
-      state: 'dead_letter',
-      dataset: datasetOf(file.name)?.dataset.name ?? '',
-      bytes: BigInt(file.size),
-      file_time: new Date(mtimeMs(file)),
-      attempts,
-      worker: job.processedBy ?? workerName,
-      started_at: new Date((job.processedOn ?? failedAt) - store.clockSkewMs()),
-      finished_at: new Date(store.now()),
-      error: reason,
-    });
-    await store.insertRows([row]);
-    await addDeadLetter(deadLetterQueue, { ...file, reason, failedAt, attempts });
+    const startedAt = (job.processedOn ?? failedAt) - store.clockSkewMs();
+    const letter = { ...file, reason, startedAt, failedAt, attempts };
+    await store.insertRows([ledgerRow(entryOf(letter, startedAt, job.processedBy))]);
+    await addDeadLetter(deadLetterQueue, letter);
     counters.add('files_dead_lettered_total', 1);
     log.warn({ queue: DEAD_LETTER_QUEUE, file: file.name, reason }, 'file is a dead letter');
+  }
+
+  function entryOf(letter: DeadLetterJob, startedAt: number, worker = workerName): LedgerEntry {
+    return {
+      name: letter.name,
+      version: versionOf(letter),
+      state: 'dead_letter',
+      dataset: datasetOf(letter.name)?.dataset.name ?? '',
+      bytes: BigInt(letter.size),
+      file_time: new Date(mtimeMs(letter)),
+      attempts: letter.attempts,
+      worker,
+      started_at: new Date(startedAt),
+      finished_at: new Date(store.now()),
+      error: letter.reason,
+    };
   }
 
   async function sweep(): Promise<void> {
@@ -92,13 +104,21 @@ export function createDeadLetters(needs: ProcessorNeeds) {
     for (const letter of await deadLetterQueue.getFailed(0, SWEEP_PAGE - 1)) await sweepLetter(letter);
   }
 
-  /** Removes a letter whose file was loaded after all, or was mended and loaded while this version was being judged. */
+  /**
+   * Removes a letter whose file was loaded after all, or was mended and loaded while this version was being judged; brings
+   * back its row in the ledger.
+   */
   async function sweepLetter(letter: Job<DeadLetterJob, void>): Promise<void> {
     const parsed = deadLetterJobSchema.safeParse(letter.data);
     if (!parsed.success) return;
     const known = await readVersions(store, parsed.data.name);
     const own = known.find(({ version }) => version === versionOf(parsed.data));
-    if (own === undefined) return;
+    if (own === undefined) {
+      // A Cassandra that was killed forgot it. Of a version that is no longer in the folder, only the letter is left.
+      const { startedAt } = parsed.data;
+      if (startedAt !== undefined) await restoreEntry(store, entryOf(parsed.data, startedAt));
+      return;
+    }
     const loadedSince = known.filter(({ finishedAt }) => finishedAt >= own.startedAt);
     const isMended = isOutlived(parsed.data, loadedSince);
     if (own.state === 'dead_letter' && !isMended) return;

@@ -134,6 +134,8 @@ async function ingestSuspect(
   needs: IngestNeeds,
   worker: Worker,
 ): Promise<IngestResult> {
+  // Its turn came too late for the event below.
+  if (worker.closing !== undefined) throw new NotNow('the processor stops');
   const { crashes = 0, ...file } = wanted;
   if (crashes >= MAX_CRASHES) throw new UnrecoverableError(`ended ${MAX_CRASHES + 1} processors that were loading it`);
   await job.updateData({ ...file, crashes: crashes + 1 });
@@ -252,6 +254,8 @@ async function ingest(job: IngestBullJob, wanted: IngestJob, needs: IngestNeeds)
       return await superseded();
     }
     if (!(error instanceof FileProblem)) throw error;
+    // What is wrong with bytes of two versions is wrong with neither.
+    if (file !== undefined && !isSameVersion(file)) throw new Error('changed while it was read', { cause: error });
     if (young) throw new NotNow(`not whole yet? ${error.message}`, { cause: error });
     throw new UnrecoverableError(error.message);
   } finally {

@@ -31,10 +31,11 @@ export function createReconciliation(needs: ProducerNeeds) {
     isLoaded(state) && finishedAt > doubt.from && finishedAt <= doubt.until;
 
   /** Redis may have lost it; one that is there stays as it is, and one that is being retried is left alone. */
-  async function restoreDeadLetter(file: IngestJob, { error, finishedAt }: KnownVersion): Promise<void> {
+  async function restoreDeadLetter(file: IngestJob, { error, startedAt, finishedAt }: KnownVersion): Promise<void> {
     const state = await ingestQueue.getJobState(ingestJobId(file));
     if (state !== 'unknown' && state !== 'completed') return;
-    await addDeadLetter(deadLetterQueue, { ...file, reason: error ?? 'unknown', failedAt: finishedAt, attempts: 0 });
+    const letter = { ...file, reason: error ?? 'unknown', startedAt, failedAt: finishedAt, attempts: 0 };
+    await addDeadLetter(deadLetterQueue, letter);
   }
 
   /** Takes a file out of the folder when its ledger row is old enough to be on disk, and is still there. */
@@ -63,11 +64,14 @@ export function createReconciliation(needs: ProducerNeeds) {
       const rows = await readVersions(store, ...page.map(({ name }) => name));
       const known = new Map(rows.map((row) => [`${row.version} ${row.name}`, row]));
       const missing: IngestJob[] = [];
+      const doubtful = rows.filter(isDoubtful);
       for (const file of page) {
         const row = known.get(`${versionOf(file)} ${file.name}`);
         if (row === undefined || row.state === 'superseded') missing.push(file);
         else if (isDoubtful(row)) {
-          await forgetFile(store, row);
+          // With it what it may be a copy of, or its content would be taken for loaded again.
+          const isSame = ({ name, sha256 }: KnownVersion) => name === file.name && sha256 === row.sha256;
+          for (const one of doubtful.filter(isSame)) await forgetFile(store, one);
           missing.push(file);
         } else if (row.state === 'dead_letter') await restoreDeadLetter(file, row);
         else if (AFTER_LOAD === 'keep' || row.state === 'discarded') settledNow.set(file.name, row.version);

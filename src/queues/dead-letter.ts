@@ -8,12 +8,14 @@ export const DEAD_LETTER_QUEUE = 'dead-letter';
 
 /**
  * The file, why it could not be loaded, and when that was, in ms since the epoch. The name may be any: that it leads
- * out of the data folder may be the very reason, and ingest checks it again.
+ * out of the data folder may be the very reason, and ingest checks it again. `startedAt` is the ledger's, by Cassandra's
+ * clock; a letter without it is not in the ledger.
  */
 export const deadLetterJobSchema = ingestJobSchema.extend({
   name: z.string().min(1),
   reason: z.string(),
   failedAt: z.number(),
+  startedAt: z.number().optional(),
   attempts: z.number().int(),
 });
 export type DeadLetterJob = z.infer<typeof deadLetterJobSchema>;

@@ -417,6 +417,30 @@ describe('files that do not leave the folder like others', async () => {
   });
 });
 
+describe('a dead letter that Cassandra forgot when it was killed', async () => {
+  const own = await openSpace();
+  const states = async () =>
+    Object.fromEntries((await own.ledger()).map(({ name, version, state }) => [`${name} ${version}`, state]));
+
+  it('is settled where another version was loaded since, and otherwise is in the ledger again', async () => {
+    own.startWatcher();
+    own.startProcessor();
+    const name = 'vehicles_events_replaced.json';
+    await own.put(name, events(1, {}));
+    await own.loaded([name]);
+    const startedAt = ((await own.ledger())[0]?.finishedAt ?? 0) - 1;
+    const letter = { size: 1, mtimeNs: '1', reason: 'cut', startedAt, failedAt: startedAt, attempts: 1 };
+    await own.queue('dead-letter').add(name, { name, ...letter });
+    const gone = 'vehicles_events_gone.json';
+    await own.queue('dead-letter').add(gone, { name: gone, ...letter });
+    await eventually(async () => expect(await own.letters()).toHaveLength(2));
+    await eventually(async () => expect((await own.letters()).map((left) => left.name)).toEqual([gone]), {
+      withinMs: 40_000,
+    });
+    expect(await states()).toMatchObject({ [`${name} 1-1`]: 'superseded', [`${gone} 1-1`]: 'dead_letter' });
+  });
+});
+
 describe('a dead letter whose version was judged while the mended file was being loaded', async () => {
   const own = await openSpace();
 

@@ -407,6 +407,27 @@ describe('a file', async () => {
   });
 });
 
+describe('a large file that is rewritten in place while its rows are written', async () => {
+  const own = await openSpace();
+
+  it('is no dead letter: what lies there then is loaded', async () => {
+    own.startWatcher();
+    own.startProcessor();
+    const name = 'vehicles_events_rewritten.json';
+    const before = Array.from({ length: 40_000 }, (_, n) => event({ vehicle_id: 'before', event_value: String(n) }));
+    await own.put(name, before, { stoodStill: true });
+    const after = events(2, { vehicle_id: 'after' });
+    await eventually(async () => expect((await own.queue('ingest').getActive())[0]?.progress).toBeGreaterThan(0));
+    await writeFile(join(own.config.DATA_DIR, name), JSON.stringify(after));
+    await eventually(async () => expect(await eventIds(own, 'after')).toEqual(idsOf(after)));
+    await eventually(async () =>
+      expect((await own.ledger()).map(({ state }) => state).sort()).toEqual(['loaded', 'superseded']),
+    );
+    const rows = await own.read('SELECT error FROM files WHERE name = ?', [name]);
+    expect(rows.map((row) => row['error'])).toEqual([null, null]);
+  });
+});
+
 describe('what was sent is kept', async () => {
   const space = await openSpace();
   beforeAll(() => {
