@@ -1,5 +1,5 @@
 import { opendir } from 'node:fs/promises';
-import { relative, resolve } from 'node:path';
+import { relative, resolve, sep } from 'node:path';
 import { BadUsage, UsageError } from '../config.ts';
 import { namesBelow } from '../producers/data-folder.ts';
 import { createReconciliation } from '../producers/reconciliation.ts';
@@ -11,7 +11,7 @@ import { openAll } from './connect.ts';
 export async function backfill(runtime: Runtime, directory: string, options: { json: boolean }): Promise<void> {
   const { config, shutdown } = runtime;
   const below = relative(config.DATA_DIR, resolve(directory));
-  if (below.split(/[/\\]/)[0] === '..')
+  if (below.split(sep)[0] === '..')
     throw new BadUsage(
       `${directory} is not below DATA_DIR (${config.DATA_DIR}), where processors look: move it there.`,
     );

@@ -1,5 +1,5 @@
 import { createHash } from 'node:crypto';
-import { isAbsolute } from 'node:path';
+import { isAbsolute, sep } from 'node:path';
 import { Queue } from 'bullmq';
 import { z } from 'zod';
 import type { QueueConnection } from './redis.ts';
@@ -8,19 +8,23 @@ import type { QueueConnection } from './redis.ts';
 export const INGEST_QUEUE = 'ingest';
 /** What reconciliation finds waits behind the files that the watcher saw arrive, which have no priority. */
 const BACKLOG_PRIORITY = 10;
+const MAX_DATE_MS = 8.64e15;
+
+/** A backslash is a character like any other where it does not separate folders. */
+const SEPARATORS = sep === '/' ? '/' : /[/\\]/;
 
 /** A path below the data folder, with forward slashes, that cannot lead out of it by its text. */
 export const relativePath = z
   .string()
   .max(4_096)
   .refine((path) => path !== '' && !isAbsolute(path) && !path.includes('\0'), 'must be a path below the data folder')
-  .refine((path) => !path.split(/[/\\]/).includes('..'), 'must stay below the data folder');
+  .refine((path) => !path.split(SEPARATORS).includes('..'), 'must stay below the data folder');
 
 /** One version of a file: its path, its size in bytes and its modification time in ns since the epoch. */
 export const ingestJobSchema = z.object({
   name: relativePath,
   size: z.number().int().nonnegative(),
-  mtimeNs: z.string().regex(/^-?\d{1,20}$/),
+  mtimeNs: z.string().regex(/^-?\d{1,30}$/),
   /** How often its processor died while it was the suspect there. */
   crashes: z.number().int().nonnegative().optional(),
 });
@@ -33,8 +37,9 @@ export type IngestQueue = Queue<IngestJob, IngestResult>;
 
 /** How the ledger writes a version: `<bytes>-<modification time in ns>`. */
 export const versionOf = ({ size, mtimeNs }: Pick<IngestJob, 'size' | 'mtimeNs'>) => `${size}-${mtimeNs}`;
-/** The modification time, in ms since the epoch. */
-export const mtimeMs = ({ mtimeNs }: Pick<IngestJob, 'mtimeNs'>) => Number(BigInt(mtimeNs) / 1_000_000n);
+/** The modification time, in ms since the epoch, as far as a date goes: a file system may know of later ones. */
+export const mtimeMs = ({ mtimeNs }: Pick<IngestJob, 'mtimeNs'>) =>
+  Math.min(Number(BigInt(mtimeNs) / 1_000_000n), MAX_DATE_MS);
 
 /**
  * Whether a file changed less than so many ms ago, by the clock of this machine or by that of Cassandra, in ms since the

@@ -202,6 +202,7 @@ const things: HostileFile[] = [
   named(one('a name with a line feed', odd()), '\n\n.json'),
   named(one('a name that a shell would run', odd()), '$(reboot);`x`&&"\'|>*?\\ %s%00{}.json'),
   named(one('a name that moves the cursor of a terminal', odd()), '\u001b[2J\u202e.json'),
+  named(one('a name like a way out on Windows', odd()), '\\..\\..\\x.json'),
   { ...one('a name of 255 bytes', odd()), name: (stem) => `${stem}${'é'.repeat(115)}.json` },
 ];
 

@@ -1,6 +1,13 @@
 import { describe, expect, it } from 'vitest';
 import { datasetOf } from '../../src/datasets/catalog.ts';
-import { ingestJobId, ingestJobSchema, isYoungerThan, relativePath, versionOf } from '../../src/queues/ingest.ts';
+import {
+  ingestJobId,
+  ingestJobSchema,
+  isYoungerThan,
+  mtimeMs,
+  relativePath,
+  versionOf,
+} from '../../src/queues/ingest.ts';
 
 describe('a file version', () => {
   it('is named by its size and its modification time in nanoseconds', () => {
@@ -29,6 +36,12 @@ describe('a file version', () => {
     for (const one of ids) expect(one).toMatch(/^f[0-9a-f]{31}$/);
   });
 
+  it('may be of a time that no date holds', () => {
+    const file = { name: 'a.json', size: 1, mtimeNs: '1795000000000000000000000' };
+    expect(ingestJobSchema.safeParse(file).success).toBe(true);
+    expect(new Date(mtimeMs(file)).toISOString()).toBe('+275760-09-13T00:00:00.000Z');
+  });
+
   it('is what the data of a job must be', () => {
     expect(ingestJobSchema.safeParse({ name: 'a.json', size: 1, mtimeNs: '5' }).success).toBe(true);
     for (const data of [
@@ -48,14 +61,14 @@ describe('a file version', () => {
   });
 });
 
-it.each(['a.json', 'a/b/c.json', '..a/b..json', '...', 'a\\b', 'ü/😀 \n.json'])(
+it.each(['a.json', 'a/b/c.json', '..a/b..json', '...', 'a\\b', 'a\\..\\b', 'ü/😀 \n.json'])(
   '%j is a path below the data folder',
   (path) => {
     expect(relativePath.safeParse(path).success).toBe(true);
   },
 );
 
-it.each(['', '/etc/passwd', '..', '../a', 'a/../../b', 'a/..', 'a\\..\\b', 'a\0b', 'x'.repeat(4_097)])(
+it.each(['', '/etc/passwd', '..', '../a', 'a/../../b', 'a/..', 'a\0b', 'x'.repeat(4_097)])(
   '%j is no path below the data folder',
   (path) => {
     expect(relativePath.safeParse(path).success).toBe(false);
