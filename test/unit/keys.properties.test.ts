@@ -1,4 +1,4 @@
-import { posix } from 'node:path';
+import { resolve, sep } from 'node:path';
 import fc from 'fast-check';
 import { expect, it } from 'vitest';
 import { contentId } from '../../src/datasets/json.ts';
@@ -56,13 +56,14 @@ it('what passes as a path below the data folder stays there, and what does not h
   const long = fc.nat(8_000).map((length) => 'x'.repeat(length));
   fc.assert(
     fc.property(fc.oneof({ weight: 20, arbitrary: path }, long), (text) => {
-      const slashed = text.replaceAll('\\', '/');
       if (relativePath.safeParse(text).success) {
-        for (const one of [text, slashed]) expect(`${posix.resolve('/data', `./${one}`)}/`).toMatch(/^\/data\//s);
+        const [folder, path] = [resolve('/data') + sep, resolve('/data', `./${text}`) + sep];
+        expect(path.slice(0, folder.length)).toBe(folder);
         expect(text.startsWith('/')).toBe(false);
         expect(text.includes('\0')).toBe(false);
       } else {
-        const leadsUp = `/${slashed}/`.includes('/../');
+        // Where a backslash does not separate folders, one leads nowhere.
+        const leadsUp = `/${text.replaceAll(sep, '/')}/`.includes('/../');
         expect(text === '' || text.startsWith('/') || text.includes('\0') || text.length > 4_096 || leadsUp).toBe(true);
       }
     }),
