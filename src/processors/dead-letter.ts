@@ -1,5 +1,6 @@
 import { UnrecoverableError, Worker, type Job } from 'bullmq';
 import { datasetOf } from '../datasets/catalog.ts';
+import type { Row } from '../datasets/dataset.ts';
 import { addDeadLetter, DEAD_LETTER_QUEUE, deadLetterJobSchema, type DeadLetterJob } from '../queues/dead-letter.ts';
 import {
   enqueueFiles,
@@ -11,14 +12,7 @@ import {
   type IngestResult,
 } from '../queues/ingest.ts';
 import { isRedisAnswer } from '../queues/redis.ts';
-import {
-  isLoaded,
-  ledgerRow,
-  readVersions,
-  restoreEntry,
-  settleDeadLetter,
-  type LedgerEntry,
-} from '../storage/files.ts';
+import { isLoaded, ledgerRow, readVersions, settleDeadLetter } from '../storage/files.ts';
 import { isOutlived } from './ingest.ts';
 import { MAX_STARTS, workerOptions, type ProcessorNeeds } from './processor.ts';
 
@@ -77,14 +71,14 @@ export function createDeadLetters(needs: ProcessorNeeds) {
     const { failedReason: reason, attemptsMade: attempts, finishedOn: failedAt = store.now() } = job;
     const startedAt = (job.processedOn ?? failedAt) - store.clockSkewMs();
     const letter = { ...file, reason, startedAt, failedAt, attempts };
-    await store.insertRows([ledgerRow(entryOf(letter, startedAt, job.processedBy))]);
+    await store.insertRows([rowOf(letter, startedAt, job.processedBy)]);
     await addDeadLetter(deadLetterQueue, letter);
     counters.add('files_dead_lettered_total', 1);
     log.warn({ queue: DEAD_LETTER_QUEUE, file: file.name, reason }, 'file is a dead letter');
   }
 
-  function entryOf(letter: DeadLetterJob, startedAt: number, worker = workerName): LedgerEntry {
-    return {
+  function rowOf(letter: DeadLetterJob, startedAt: number, worker = workerName): Row {
+    return ledgerRow({
       name: letter.name,
       version: versionOf(letter),
       state: 'dead_letter',
@@ -96,7 +90,7 @@ export function createDeadLetters(needs: ProcessorNeeds) {
       started_at: new Date(startedAt),
       finished_at: new Date(store.now()),
       error: letter.reason,
-    };
+    });
   }
 
   async function sweep(): Promise<void> {
@@ -116,7 +110,7 @@ export function createDeadLetters(needs: ProcessorNeeds) {
     if (own === undefined) {
       // A Cassandra that was killed forgot it. Of a version that is no longer in the folder, only the letter is left.
       const { startedAt } = parsed.data;
-      if (startedAt !== undefined) await restoreEntry(store, entryOf(parsed.data, startedAt));
+      if (startedAt !== undefined) await store.insertIfNew(rowOf(parsed.data, startedAt));
       return;
     }
     const loadedSince = known.filter(({ finishedAt }) => finishedAt >= own.startedAt);

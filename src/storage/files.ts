@@ -74,13 +74,6 @@ export function ledgerRow(entry: LedgerEntry): Row {
   return { table: 'files', partition: entry.name, key: entry.version, columns: LEDGER_COLUMNS, values };
 }
 
-/** Writes the row of a version that the ledger does not know; one that it knows meanwhile stays. */
-export async function restoreEntry(store: Store, entry: LedgerEntry): Promise<void> {
-  const { columns, values } = ledgerRow(entry);
-  const row = `(${columns.join(', ')}) VALUES (${columns.map(() => '?').join(', ')})`;
-  await store.runIf(`INSERT INTO files ${row} IF NOT EXISTS`, values);
-}
-
 /** Takes a version out of the ledger, so that it is loaded again. */
 export async function forgetFile(store: Store, { name, version }: FileVersion): Promise<void> {
   await store.run('DELETE FROM files WHERE name = ? AND version = ?', [name, version]);
