@@ -12,7 +12,7 @@ import {
   type ClaimedWindow,
   type SliceResult,
 } from '../queues/aggregation.ts';
-import { claimEpoch, moveWatermark, readAggregationState, recordRun } from '../storage/aggregation-state.ts';
+import { claimWindow, moveWatermark, readAggregationState, recordRun } from '../storage/aggregation-state.ts';
 import { readChanges, SHARDS } from '../storage/change-log.ts';
 import type { Store } from '../storage/client.ts';
 import { CHANGE_LOG_DAYS } from '../storage/schema.ts';
@@ -39,9 +39,8 @@ async function recompute(store: Store, work: readonly DayHours[], epoch: bigint)
  * Recomputes one shard, some tens of thousands of keys at a time. A vehicle's days are in no other slice, but for some
  * of a rebuild, of which both slices compute the same.
  */
-async function runSlice(slice: AggregationSlice, { store, config }: ProcessorNeeds): Promise<SliceResult> {
+async function runSlice(slice: AggregationSlice, { store }: ProcessorNeeds): Promise<SliceResult> {
   const { kind, shard, after, until } = slice;
-  const settleMs = config.SETTLE_SECONDS * 1000;
   const epoch = BigInt(slice.epoch);
   const total = { epoch: slice.epoch, hours: 0, days: 0 };
   const work = createDayHours();
@@ -54,8 +53,7 @@ async function runSlice(slice: AggregationSlice, { store, config }: ProcessorNee
     total.days += done.days;
   };
   if ((await readAggregationState(store)).epoch !== epoch) return total;
-  const keys =
-    kind === 'rebuild' ? storedDays(store, shard, SHARDS) : readChanges(store, shard, after, until, settleMs);
+  const keys = kind === 'rebuild' ? storedDays(store, shard, SHARDS) : readChanges(store, shard, after, until);
   for await (const key of keys) {
     work.add(key);
     if (work.keys() >= KEYS_IN_MEMORY) await flush();
@@ -92,12 +90,11 @@ async function aggregate(job: RunJob, token: string, needs: ProcessorNeeds): Pro
     return { outcome: 'another run is under way', hours: 0, days: 0, slices: 0, watermark, ms: 0 };
   }
 
-  const startedAt = store.now();
-  const { watermark: after, epoch } = await claimEpoch(store);
-  const expired = after < startedAt - CHANGE_LOG_DAYS * DAY_MS;
-  const kind = parsed.data.rebuild || expired ? 'rebuild' : 'incremental';
-  const until = Math.max(after, Math.floor(store.now() - config.SETTLE_SECONDS * 1000));
-  const window: ClaimedWindow = { kind, epoch: String(epoch), after, until, startedAt };
+  const claimed = await claimWindow(store, config.SETTLE_SECONDS * 1000);
+  const { epoch } = claimed;
+  const isExpired = claimed.after < claimed.startedAt - CHANGE_LOG_DAYS * DAY_MS;
+  const kind = parsed.data.rebuild || isExpired ? 'rebuild' : 'incremental';
+  const window: ClaimedWindow = { ...claimed, kind, epoch: String(epoch) };
   const work = kind === 'rebuild' ? undefined : await smallWork(needs, window);
   if (work === undefined) {
     await startSlices(job, window, needs);
@@ -109,10 +106,10 @@ async function aggregate(job: RunJob, token: string, needs: ProcessorNeeds): Pro
 }
 
 /** All keys of the window, or undefined when they are too many for one job. */
-async function smallWork({ store, config }: ProcessorNeeds, { after, until }: ClaimedWindow) {
+async function smallWork({ store }: ProcessorNeeds, { after, until }: ClaimedWindow) {
   const work = createDayHours();
   const shards = Array.from({ length: SHARDS }, async (_, shard) => {
-    for await (const key of readChanges(store, shard, after, until, config.SETTLE_SECONDS * 1000)) {
+    for await (const key of readChanges(store, shard, after, until)) {
       work.add(key);
       if (work.keys() > KEYS_OF_ONE_JOB) return;
     }
@@ -152,9 +149,10 @@ async function finish(
   job: RunJob,
   { kind, epoch, after, until, startedAt }: ClaimedWindow,
   { hours, days, slices }: Pick<AggregationResult, 'hours' | 'days' | 'slices'>,
-  { store, counters, log, workerName }: ProcessorNeeds,
+  { store, config, counters, log, workerName }: ProcessorNeeds,
 ): Promise<AggregationResult> {
-  const outcome = (await moveWatermark(store, BigInt(epoch), until)) ? 'done' : 'overtaken';
+  const claimed = { epoch: BigInt(epoch), until, startedAt };
+  const outcome = (await moveWatermark(store, claimed, config.DURABLE_SECONDS * 1000)) ? 'done' : 'overtaken';
   await recordRun(store, {
     run_id: job.id ?? '',
     kind,

@@ -75,7 +75,7 @@ export async function verify(needs: VerificationNeeds, options: VerificationOpti
     const claims = days.map(({ stored, hours }): Claim => ({
       what: `${stored.day} of vehicle ${stored.vehicleId}: not what its rows give`,
       problem: () => dueProblem(stored, () => wrongSummaries(store, stored, hours)),
-      mend: async () => recomputeDay(store, stored, hours, (await (claimed ??= claimEpoch(store))).epoch),
+      mend: async () => recomputeDay(store, stored, hours, await (claimed ??= claimEpoch(store))),
     }));
     const strays = days.map(({ stored }): Claim => {
       const find = async () => (await strayFiles(store, stored)).filter(({ what }) => !isThere(needs, what));

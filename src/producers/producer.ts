@@ -14,7 +14,7 @@ const LOOK_AGAIN_MS = 1_000;
 /** Queues what the watcher hints at, at once, and what the ledger lacks, again and again; keeps the schedule. */
 export async function startProducer(needs: ProducerNeeds) {
   const { config, store, queues, ingestQueue, log } = needs;
-  const { run, forget } = createReconciliation(needs);
+  const { run } = createReconciliation(needs);
   const keepTime = createTimekeeper(needs);
   let keeping: Promise<void> | undefined;
   let pending: IngestJob[] = [];
@@ -83,10 +83,7 @@ export async function startProducer(needs: ProducerNeeds) {
     keepTimeOfJobs();
     wake.abort();
   });
-  store.onReturn((awaySince) => {
-    forget(awaySince);
-    wake.abort();
-  });
+  store.onReturn(() => wake.abort());
   const close = async () => {
     closed = true;
     wake.abort();

@@ -4,13 +4,16 @@ import { enqueueFiles, hasRoom, ingestJobId, isYoungerThan, versionOf, type Inge
 import type { Queues } from '../queues/open.ts';
 import type { Runtime } from '../runtime.ts';
 import type { Store } from '../storage/client.ts';
-import { forgetFile, isLoaded, readVersions, type KnownVersion } from '../storage/files.ts';
+import { forgetFile, readVersions, type KnownVersion } from '../storage/files.ts';
 import { namesBelow, versionNow } from './data-folder.ts';
+import { createLedgerDoubt } from './ledger-doubt.ts';
 import { takeOut } from './removal.ts';
 
 /** Files that are compared with the ledger, and queued, in one go. */
 const PAGE = 500;
 const FULL_QUEUE_WAIT_MS = 250;
+/** How often Cassandra's nodes are looked at while a comparison is under way. */
+const LOOK_EVERY_MS = 5_000;
 /** A younger file may still be written; the watcher, or the next comparison, takes it. */
 const STILL_MS = 500;
 
@@ -24,11 +27,12 @@ export function createReconciliation(needs: ProducerNeeds) {
   const { DATA_DIR, AFTER_LOAD, MAX_QUEUED_FILES } = config;
   /** Versions in the folder that need nothing any more, by name: the ledger need not be asked for them again. */
   let settled = new Map<string, string>();
-  let doubt = { from: 0, until: 0 };
+  const doubt = createLedgerDoubt(store, config.DURABLE_SECONDS * 1000);
 
-  /** Cassandra flushes each table by itself: a crash may leave the ledger's row of a load and take its last rows. */
-  const isDoubtful = ({ state, finishedAt }: KnownVersion) =>
-    isLoaded(state) && finishedAt > doubt.from && finishedAt <= doubt.until;
+  /** What Cassandra may have forgotten is not settled any more. */
+  async function lookAtNodes(everyMs?: number): Promise<void> {
+    if (await doubt.look(everyMs)) settled = new Map();
+  }
 
   /** Redis may have lost it; one that is there stays as it is, and one that is being retried is left alone. */
   async function restoreDeadLetter(file: IngestJob, { error, startedAt, finishedAt }: KnownVersion): Promise<void> {
@@ -38,11 +42,9 @@ export function createReconciliation(needs: ProducerNeeds) {
     await addDeadLetter(deadLetterQueue, letter);
   }
 
-  /** Takes a file out of the folder when its ledger row is old enough to be on disk, and is still there. */
-  async function removeLoaded(file: IngestJob, { finishedAt, version }: KnownVersion): Promise<boolean> {
-    if (store.now() - finishedAt < config.DURABLE_SECONDS * 1000) return false;
-    const again = (await readVersions(store, file.name)).find((known) => known.version === version);
-    if (!isLoaded(again?.state)) return false;
+  /** Takes a file out of the folder when what was loaded of it is on disk. */
+  async function removeLoaded(file: IngestJob, row: KnownVersion): Promise<boolean> {
+    if (!doubt.isDurable(row)) return false;
     try {
       return await takeOut(DATA_DIR, file, AFTER_LOAD === 'archive');
     } catch (error) {
@@ -57,28 +59,32 @@ export function createReconciliation(needs: ProducerNeeds) {
    */
   async function run(below = '', onProgress: (soFar: { seen: number; queued: number }) => void = () => undefined) {
     const total = { seen: 0, queued: 0, removed: 0, young: 0 };
+    const startedAt = store.now();
+    await lookAtNodes();
     const before = settled;
     const settledNow = new Map<string, string>();
 
     async function comparePage(page: readonly IngestJob[]): Promise<void> {
+      await lookAtNodes(LOOK_EVERY_MS);
       const rows = await readVersions(store, ...page.map(({ name }) => name));
       const known = new Map(rows.map((row) => [`${row.version} ${row.name}`, row]));
       const missing: IngestJob[] = [];
-      const doubtful = rows.filter(isDoubtful);
+      const doubtful = rows.filter(doubt.isDoubtful);
       for (const file of page) {
         const row = known.get(`${versionOf(file)} ${file.name}`);
         if (row === undefined || row.state === 'superseded') missing.push(file);
-        else if (isDoubtful(row)) {
+        else if (doubt.isDoubtful(row)) {
           // With it what it may be a copy of, or its content would be taken for loaded again.
           const isSame = ({ name, sha256 }: KnownVersion) => name === file.name && sha256 === row.sha256;
           for (const one of doubtful.filter(isSame)) await forgetFile(store, one);
+          doubt.forgot();
           missing.push(file);
         } else if (row.state === 'dead_letter') await restoreDeadLetter(file, row);
         else if (AFTER_LOAD === 'keep' || row.state === 'discarded') settledNow.set(file.name, row.version);
         else if (await removeLoaded(file, row)) total.removed += 1;
       }
       while (missing.length > 0 && !signal.aborted && !(await hasRoom(ingestQueue, MAX_QUEUED_FILES)))
-        await sleep(FULL_QUEUE_WAIT_MS);
+        await Promise.all([sleep(FULL_QUEUE_WAIT_MS), lookAtNodes(LOOK_EVERY_MS)]);
       if (signal.aborted) return;
       await enqueueFiles(ingestQueue, missing, { attempts: config.INGEST_ATTEMPTS, backlog: true });
       total.queued += missing.length;
@@ -110,18 +116,11 @@ export function createReconciliation(needs: ProducerNeeds) {
     }
     await comparing;
     await comparePage(page);
-    // Unless it was told to forget meanwhile. What has left the folder is forgotten, too.
+    // Unless Cassandra was started anew meanwhile. What has left the folder is forgotten, too.
     if (settled === before) settled = settledNow;
+    if (below === '' && !signal.aborted) await doubt.compared(startedAt);
     return total;
   }
 
-  /**
-   * To be called when Cassandra comes back, with when it went, by its clock: the ledger may no longer say what it said,
-   * and what it still says of the last seconds may be all that is left of a load.
-   */
-  const forget = (awaySince: number) => {
-    settled = new Map();
-    doubt = { from: awaySince - config.DURABLE_SECONDS * 1000, until: awaySince };
-  };
-  return { run, forget };
+  return { run };
 }

@@ -1,6 +1,7 @@
 import { types } from 'cassandra-driver';
 import type { FileVersion, TakenRecord } from '../datasets/dataset.ts';
 import { DAY_MS } from '../datasets/time.ts';
+import { readWindowEnd } from './aggregation-state.ts';
 import type { Store } from './client.ts';
 import { readVersions } from './files.ts';
 import { together } from './together.ts';
@@ -20,7 +21,7 @@ const ABANDONED_MS = DAY_MS;
 export type TouchedHour = NonNullable<TakenRecord['touched']>;
 /** The (vehicle, hour) of one shard that loads change, and since when, in ms since the epoch, by `<version> <name>`. */
 type Entry = { readonly shard: number; readonly hours: Map<number, Set<string>>; readonly loads: Map<string, number> };
-type Clocked = Pick<Store, 'now' | 'freshNow' | 'insert'>;
+type Clocked = Pick<Store, 'now' | 'freshNow' | 'insert' | 'run'>;
 export type ChangeLog = ReturnType<typeof createChangeLog>;
 
 const bucketOf = (ms: number) => Math.floor(ms / BUCKET_MS) * BUCKET_MS;
@@ -53,15 +54,20 @@ function entriesOf(touched: Iterable<TouchedHour>, loads: Map<string, number>): 
 }
 
 /**
- * Appends an entry. Resolves to its time when it was acknowledged within half the settle time of it, so that an
- * aggregation whose window includes that time has seen it; a slower one is appended again with a new time.
+ * Appends entries. Resolves to the time of the first, in ms since the epoch. A window that was claimed before they were
+ * readable, and ends at or behind them, may have passed them over: they are appended again behind it.
  */
-async function append(store: Clocked, { shard, hours, loads }: Entry, settleMs: number): Promise<number> {
-  for (;;) {
-    const sent = await store.freshNow();
-    const values = { bucket: bucketOf(sent), shard, at: types.TimeUuid.fromDate(new Date(sent)), hours, loads };
-    await store.insert({ table: 'change_log', values });
-    if ((await store.freshNow()) - sent <= settleMs / 2) return sent;
+async function append(store: Clocked, entries: readonly Entry[]): Promise<number> {
+  for (let behind = 0; ;) {
+    const at = Math.max(Math.floor(store.now()), behind);
+    const insert = ({ shard, hours, loads }: Entry) => {
+      const values = { bucket: bucketOf(at), shard, at: types.TimeUuid.fromDate(new Date(at)), hours, loads };
+      return store.insert({ table: 'change_log', values });
+    };
+    await Promise.all(entries.map(insert));
+    const windowEnd = await readWindowEnd(store);
+    if (at > windowEnd) return at;
+    behind = windowEnd + 1;
   }
 }
 
@@ -76,8 +82,8 @@ export function createChangeLog(store: Clocked, settleMs: number) {
     const since = Math.floor(store.now());
     const loads = new Map(group.flatMap(({ file }) => (file ? [[`${file.version} ${file.name}`, since]] : [])));
     const touched = group.flatMap((load) => load.touched);
-    const times = await Promise.all(entriesOf(touched, loads).map((entry) => append(store, entry, settleMs)));
-    return group.map(() => Math.min(...times));
+    const at = await append(store, entriesOf(touched, loads));
+    return group.map(() => at);
   });
   return async (
     file: FileVersion | undefined,
@@ -90,8 +96,10 @@ export function createChangeLog(store: Clocked, settleMs: number) {
     }
     const at = await announce({ file, touched });
     await write();
-    // The load may have been given up as dead by others meanwhile, and the summaries be recomputed without its rows.
-    if ((await store.freshNow()) - at > settleMs / 2) await announce({ file, touched });
+    // Without its rows, the summaries may have been recomputed meanwhile: nobody waits for what belongs to no load, nor for
+    // a load that the ledger calls ended while this process stood still.
+    const isSlow = (await store.freshNow()) - at > settleMs / 2;
+    if (isSlow || file === undefined) await announce({ file, touched });
   };
 }
 
@@ -111,7 +119,7 @@ async function unended(store: Store, entries: readonly Entry[], until: number): 
  * Reads one shard's entries of the window (after, until], in ms since the epoch; a key may come many times. Once all
  * are read, those of loads that had not ended are appended again, so that the next run takes them up, too.
  */
-export async function* readChanges(store: Store, shard: number, after: number, until: number, settleMs: number) {
+export async function* readChanges(store: Store, shard: number, after: number, until: number) {
   const openLoads = new Map<string, number>();
   const openHours = new Map<string, TouchedHour>();
 
@@ -140,14 +148,15 @@ export async function* readChanges(store: Store, shard: number, after: number, u
     }
   }
   yield* keysOf(page);
-  await Promise.all(entriesOf(openHours.values(), openLoads).map((entry) => append(store, entry, settleMs)));
+  if (openHours.size > 0) await append(store, entriesOf(openHours.values(), openLoads));
 }
 
 /** The hours of a vehicle, as starts in ms since the epoch, that an aggregation is yet to take up after `after`. */
 export async function pendingHours(store: Store, vehicleId: string, after: number): Promise<Set<number>> {
   const pending = new Set<number>();
   const query = 'SELECT hours FROM change_log WHERE bucket = ? AND shard = ? AND at > maxTimeuuid(?)';
-  for (let bucket = bucketOf(after); bucket <= store.now(); bucket += BUCKET_MS)
+  const last = Math.max(store.now(), await readWindowEnd(store)) + BUCKET_MS;
+  for (let bucket = bucketOf(after); bucket <= last; bucket += BUCKET_MS)
     for await (const row of store.rows(query, [bucket, shardOf(vehicleId), after]))
       for (const [hour, vehicles] of row['hours'] as Map<Date, Set<string>>)
         if (vehicles.has(vehicleId)) pending.add(hour.getTime());

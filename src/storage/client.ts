@@ -1,5 +1,5 @@
 import { readFileSync } from 'node:fs';
-import { auth, Client, errors, policies, types, type ClientOptions } from 'cassandra-driver';
+import { auth, Client, errors, policies, types, type ClientOptions, type Host } from 'cassandra-driver';
 import pLimit from 'p-limit';
 import type { Logger } from 'pino';
 import { UsageError, type Config } from '../config.ts';
@@ -18,6 +18,17 @@ interface Insert {
   readonly table: string;
   readonly values: Readonly<Record<string, unknown>>;
   readonly timestamp?: bigint;
+}
+
+/** By the addresses of nodes a number of each that grows with every start of it. */
+export type Generations = ReadonlyMap<string, bigint>;
+
+/**
+ * Whether a node was started anew between two looks. If it was killed, it has forgotten the newest of what it had
+ * acknowledged, but for tables that happened to be flushed: a row may be there and one that was written before it not.
+ */
+export function hasRestarted(before: Generations, now: Generations): boolean {
+  return [...now].some(([node, generation]) => (before.get(node) ?? generation) !== generation);
 }
 
 /** The connection to Cassandra. Every statement is prepared, and idempotent but for the conditional ones. */
@@ -101,18 +112,12 @@ export async function connectStore(config: Config, log: Logger, keyspace = confi
   const timer = setInterval(() => void measureClock().catch(() => undefined), 60_000).unref();
   const now = () => clock.base + performance.now();
 
-  let awaySince: number | undefined;
-  const isAway = () => client.hosts.values().every((host) => !host.isUp());
-  client.on('hostDown', ({ address }: { address: string }) => {
-    log.warn({ host: address }, 'cassandra is away');
-    if (isAway()) awaySince ??= now();
-  });
+  client.on('hostDown', ({ address }: { address: string }) => log.warn({ host: address }, 'cassandra is away'));
   client.on('hostUp', ({ address }: { address: string }) => {
     log.info({ host: address }, 'cassandra is back');
-    if (awaySince !== undefined) for (const listener of returnListeners) listener(awaySince);
-    awaySince = undefined;
+    for (const listener of returnListeners) listener();
   });
-  const returnListeners: ((awaySince: number) => void)[] = [];
+  const returnListeners: (() => void)[] = [];
 
   const limit = pLimit(MAX_IN_FLIGHT);
   const run = (query: string, parameters: readonly unknown[] = [], options = {}) =>
@@ -158,8 +163,21 @@ export async function connectStore(config: Config, log: Logger, keyspace = confi
     },
     /** How far this machine's clock is ahead of it. */
     clockSkewMs: () => Date.now() - now(),
-    /** Calls back when Cassandra answers again, with when it went: what was remembered of it may be gone. */
-    onReturn: (listener: (awaySince: number) => void) => void returnListeners.push(listener),
+    /** The generations of the nodes of our datacenter that are up. @throws when one does not answer, or none is up */
+    generations: async (): Promise<Generations> => {
+      const isOurs = (host: Host) => host.datacenter === config.CASSANDRA_LOCAL_DATACENTER && host.isUp();
+      const asked = client.hosts
+        .values()
+        .filter(isOurs)
+        .map(async (host): Promise<[string, bigint]> => {
+          const result = await client.execute('SELECT gossip_generation FROM system.local', [], { host });
+          return [host.address, BigInt(result.first()['gossip_generation'])];
+        });
+      if (asked.length === 0) throw new errors.NoHostAvailableError({}, 'no node of Cassandra is up');
+      return new Map(await Promise.all(asked));
+    },
+    /** Calls back when a node of Cassandra answers again. */
+    onReturn: (listener: () => void) => void returnListeners.push(listener),
     close: async (): Promise<void> => {
       clearInterval(timer);
       await client.shutdown();

@@ -62,4 +62,17 @@ export const migrations = [
     description: 'the change log names the loads, `<version> <name>`, and since when they are under way',
     statements: ['ALTER TABLE change_log ADD IF NOT EXISTS loads frozen<map<text, timestamp>>'],
   },
+  {
+    version: 3,
+    description: 'what a restart of Cassandra may have taken is known: by the generations of its nodes',
+    statements: [
+      'ALTER TABLE aggregation_state ADD IF NOT EXISTS window_start timestamp',
+      'ALTER TABLE aggregation_state ADD IF NOT EXISTS window_end timestamp',
+      'ALTER TABLE aggregation_state ADD IF NOT EXISTS generations frozen<map<text, bigint>>',
+      'ALTER TABLE aggregation_state ADD IF NOT EXISTS moves frozen<map<timestamp, timestamp>>',
+      `CREATE TABLE IF NOT EXISTS reconciliation_state (
+        job text PRIMARY KEY, seen_at timestamp, generations frozen<map<text, bigint>>,
+        doubts frozen<map<timestamp, timestamp>>)`,
+    ],
+  },
 ];

@@ -3,7 +3,7 @@ import { dirname, join } from 'node:path';
 import { beforeAll, describe, expect, it } from 'vitest';
 import { openForWork, openStore } from '../../src/commands/connect.ts';
 import { createAggregationWorkers } from '../../src/processors/aggregation.ts';
-import { claimEpoch, moveWatermark } from '../../src/storage/aggregation-state.ts';
+import { claimEpoch, claimWindow, moveWatermark } from '../../src/storage/aggregation-state.ts';
 import { recomputeDay } from '../../src/storage/summaries.ts';
 import { eventually, openSpace, type Space } from './pipeline.ts';
 import { storedSummaries, summariesOf } from './recomputation.ts';
@@ -213,8 +213,8 @@ describe('of two aggregations at once', async () => {
     const day = { vehicleId: 'fenced', day: '2026-11-20' };
     const older = await claimEpoch(store);
     const newer = await claimEpoch(store);
-    expect(newer.epoch).toBeGreaterThan(older.epoch);
-    await recomputeDay(store, day, 'all', newer.epoch);
+    expect(newer).toBeGreaterThan(older);
+    await recomputeDay(store, day, 'all', newer);
     const right = summariesOf([...one, ...two]);
     expect(await storedSummaries(own.read)).toEqual(right);
 
@@ -222,17 +222,18 @@ describe('of two aggregations at once', async () => {
     await own.read(
       "DELETE FROM vehicle_events WHERE vehicle_id = 'fenced' AND day = '2026-11-20' AND event_time < '2026-11-20T10:00:01Z'",
     );
-    await recomputeDay(store, day, 'all', older.epoch);
+    await recomputeDay(store, day, 'all', older);
     expect(await storedSummaries(own.read)).toEqual(right);
     await own.read("DELETE FROM vehicle_events WHERE vehicle_id = 'fenced' AND day = '2026-11-20'");
-    await recomputeDay(store, day, 'all', older.epoch);
+    await recomputeDay(store, day, 'all', older);
     expect(await storedSummaries(own.read)).toEqual(right);
 
     const watermark = async () => (await own.read('SELECT watermark FROM aggregation_state'))[0]?.['watermark'];
     const before = await watermark();
-    expect(await moveWatermark(store, older.epoch, Date.now())).toBe(false);
+    const [until, startedAt] = [Date.parse('2026-01-01'), store.now()];
+    expect(await moveWatermark(store, { epoch: older, until, startedAt }, 1_000)).toBe(false);
     expect(await watermark()).toBe(before);
-    expect(await moveWatermark(store, newer.epoch, Date.parse('2026-01-01'))).toBe(true);
+    expect(await moveWatermark(store, { epoch: newer, until, startedAt }, 1_000)).toBe(true);
     expect(await watermark()).toBe('2026-01-01T00:00:00.000Z');
   });
 });
@@ -330,8 +331,8 @@ describe('a run that died between the cutting of its window and the waiting for 
 
     const runtime = own.runtime();
     const store = await openStore(runtime);
-    const { watermark: after, epoch } = await claimEpoch(store);
-    const window = { kind: 'incremental', epoch: String(epoch), after, until: store.now(), startedAt: store.now() };
+    const claimed = await claimWindow(store, 0);
+    const window = { ...claimed, kind: 'incremental', epoch: String(claimed.epoch) };
     await eventually(() => expect(store.now()).toBeGreaterThan(window.until + 1_000 * own.config.SETTLE_SECONDS));
     const job = await queue.add('taken over', { sliced: window });
     await queue.resume();

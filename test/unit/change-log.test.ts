@@ -1,15 +1,26 @@
+import type { types } from 'cassandra-driver';
 import { expect, it } from 'vitest';
 import { createChangeLog, SHARDS } from '../../src/storage/change-log.ts';
 
-type Appended = { shard: number; hours: Map<number, Set<string>>; loads: Map<string, number> };
+type Appended = {
+  bucket: number;
+  at: types.TimeUuid;
+  shard: number;
+  hours: Map<number, Set<string>>;
+  loads: Map<string, number>;
+};
 
-/** A store that takes so long for each append, by its own clock. */
-function openLog(settleMs: number, appendMs: (nth: number) => number) {
+/** A store that takes so long for each append, by its own clock, and where runs have claimed a window up to a time by then. */
+function openLog(settleMs: number, appendMs: (nth: number) => number, claimed: (nth: number) => number = () => 0) {
   const appended: Appended[] = [];
   let clock = 1_000_000;
   const store = {
     now: () => clock,
     freshNow: () => Promise.resolve(clock),
+    run: () =>
+      Promise.resolve({
+        first: () => ({ window_end: new Date(claimed(appended.length)) }),
+      } as unknown as types.ResultSet),
     insert: ({ values }: { values: Readonly<Record<string, unknown>> }) => {
       appended.push(values as Appended);
       clock += appendMs(appended.length);
@@ -55,9 +66,21 @@ it('loads that start together share an entry', async () => {
   expect([...(appended[0]?.loads.keys() ?? [])]).toEqual(names.map((name) => `1-1 ${name}`));
 });
 
-it('an entry that was acknowledged late is appended again', async () => {
-  const { appended, announced } = openLog(1_000, (nth) => (nth === 1 ? 501 : 100));
+it('an entry that a run may have passed over is appended again, behind the window of the run', async () => {
+  const { appended, announced } = openLog(
+    1_000,
+    () => 0,
+    // The first is outrun by a window that ends with it; a run after that claims an hour more: the clock was set back.
+    (nth) => (nth === 1 ? 1_000_000 : 4_600_000),
+  );
   await announced(file, touched, () => Promise.resolve());
+  expect(appended.map(({ at }) => at.getDate().getTime())).toEqual([1_000_000, 1_000_001, 4_600_001]);
+  expect(appended.map(({ bucket }) => bucket)).toEqual([600_000, 600_000, 4_200_000]);
+});
+
+it('what belongs to no load is announced once more after its rows, which nobody waits for', async () => {
+  const { appended, announced } = openLog(1_000, () => 0);
+  await announced(undefined, touched, () => Promise.resolve(expect(appended).toHaveLength(1)));
   expect(appended).toHaveLength(2);
 });
 

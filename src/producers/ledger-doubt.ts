@@ -1,0 +1,75 @@
+import { hasRestarted, type Generations, type Store } from '../storage/client.ts';
+import { isLoaded, type KnownVersion } from '../storage/files.ts';
+
+const JOB = 'folder';
+
+/** Rows that were written after `from`, and not after `until`, may speak of a load whose last records are gone. */
+interface Doubt {
+  readonly from: number;
+  readonly until: number;
+}
+/** What was known when the nodes were looked at, at a time in ms since the epoch. */
+interface Seen {
+  readonly at: number;
+  readonly generations: Generations;
+  readonly doubts: readonly Doubt[];
+}
+
+async function readSeen(store: Store): Promise<Seen | undefined> {
+  const query = 'SELECT seen_at, generations, doubts FROM reconciliation_state WHERE job = ?';
+  const [row] = (await store.run(query, [JOB])).rows;
+  if (row === undefined) return undefined;
+  const doubts = [...((row['doubts'] ?? []) as Iterable<[Date, Date]>)];
+  return {
+    at: Number(row['seen_at']),
+    generations: row['generations'] as Generations,
+    doubts: doubts.map(([until, from]) => ({ from: Number(from), until: Number(until) })),
+  };
+}
+
+/**
+ * Knows which rows of the ledger may be all that is left of a load. Cassandra flushes each table by itself: a node that
+ * was killed may have kept the row and forgotten records that were written before it. So when a node turns out to have
+ * been started anew, what was written since the nodes were last seen, and shortly before, is in doubt. All this is
+ * remembered in Cassandra, for a producer that is started together with it.
+ */
+export function createLedgerDoubt(store: Store, durableMs: number) {
+  let seen: Seen | undefined;
+  // The process before this one may have taken a row out of the ledger just now, which a crash could bring back.
+  let forgotAt = store.now();
+
+  async function note(now: Seen): Promise<void> {
+    const doubts = new Map(now.doubts.map(({ from, until }) => [new Date(until), new Date(from)]));
+    const values = { job: JOB, seen_at: new Date(now.at), generations: now.generations, doubts };
+    await store.insert({ table: 'reconciliation_state', values });
+    seen = now;
+  }
+
+  return {
+    /** Looks at the nodes, unless that was less than `everyMs` ago. Resolves to whether one was started anew since. */
+    look: async (everyMs = 0): Promise<boolean> => {
+      const at = store.now();
+      if (seen !== undefined && at - seen.at < everyMs) return false;
+      const generations = await store.generations();
+      const before = seen ?? (await readSeen(store)) ?? { at, generations, doubts: [] };
+      const isForgetful = hasRestarted(before.generations, generations);
+      const doubts = [...before.doubts];
+      if (isForgetful) doubts.push({ from: before.at - durableMs, until: store.now() });
+      await note({ at, generations: new Map([...before.generations, ...generations]), doubts });
+      return isForgetful;
+    },
+    isDoubtful: ({ state, finishedAt }: KnownVersion): boolean =>
+      isLoaded(state) && seen?.doubts.some(({ from, until }) => finishedAt > from && finishedAt <= until) === true,
+    /** Whether all of a load that the ledger speaks of, and that is not in doubt, is on disk. */
+    isDurable: ({ finishedAt }: KnownVersion): boolean => seen !== undefined && finishedAt <= seen.at - durableMs,
+    /** To be called when doubtful rows were taken out of the ledger. */
+    forgot: (): void => {
+      forgotAt = store.now();
+    },
+    /** To be called when the whole folder was compared, with when that began, in ms since the epoch. */
+    compared: async (startedAt: number): Promise<void> => {
+      if (seen === undefined || seen.doubts.length === 0 || startedAt - forgotAt < durableMs) return;
+      await note({ ...seen, doubts: seen.doubts.filter(({ until }) => until > startedAt) });
+    },
+  };
+}
