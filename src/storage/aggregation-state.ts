@@ -37,7 +37,7 @@ export async function readAggregationState(store: Store) {
 export async function readWindowEnd(store: Pick<Store, 'run'>): Promise<number> {
   const result = await store.run('SELECT watermark, window_end FROM aggregation_state WHERE job = ?', [JOB]);
   const { watermark, window_end: windowEnd } = result.first();
-  return Number(windowEnd ?? watermark);
+  return Math.max(Number(watermark), Number(windowEnd ?? 0));
 }
 
 const toMap = (moves: readonly Move[]) => new Map(moves.map(([at, to]) => [new Date(at), new Date(to)]));

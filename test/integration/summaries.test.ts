@@ -314,6 +314,29 @@ describe('a window of more changes than one job takes', async () => {
   });
 });
 
+describe('a clock of Cassandra that was set back by an hour', async () => {
+  const own = await openSpace();
+
+  it('holds no summary up, and passes over none', async () => {
+    const ahead = new Date(Date.now() + 3_600_000);
+    await own.read("UPDATE aggregation_state SET watermark = ?, window_end = ? WHERE job = 'summaries'", [
+      ahead,
+      ahead,
+    ]);
+    own.startWatcher();
+    own.startProcessor();
+    const files = [1, 2, 3].map((n) => events(5, { vehicle_id: `vehicle-${n}` }));
+    for (const [n, records] of files.entries()) {
+      await own.put(`vehicles_events_${n}.json`, records);
+      const sofar = summariesOf(files.slice(0, n + 1).flat());
+      await eventually(async () => expect(await storedSummaries(own.read)).toEqual(sofar));
+    }
+    const watermark = String((await own.read('SELECT watermark FROM aggregation_state'))[0]?.['watermark']);
+    expect(Date.parse(watermark)).toBeGreaterThan(ahead.getTime());
+    expect(Date.parse(watermark)).toBeLessThan(ahead.getTime() + 60_000);
+  });
+});
+
 describe('a run that died between the cutting of its window and the waiting for its slices', async () => {
   const own = await openSpace();
 

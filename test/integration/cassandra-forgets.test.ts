@@ -1,0 +1,131 @@
+import { mkdtemp, rm } from 'node:fs/promises';
+import { tmpdir } from 'node:os';
+import { join, resolve } from 'node:path';
+import { setTimeout as sleep } from 'node:timers/promises';
+import { afterAll, expect, inject, it } from 'vitest';
+import { findCassandraJars, startCassandra } from '../../src/local/cassandra.ts';
+import { freePort } from '../../src/local/ports.ts';
+import { eventually, openSpace, type Space } from './pipeline.ts';
+import { storedSummaries, summariesOf } from './recomputation.ts';
+import { events } from './records.ts';
+
+const FLUSHED_WITHIN_MS = 100;
+
+/** A Cassandra that forgets, when it is killed, all but the tables that it has flushed. */
+async function forgetfulCassandra() {
+  const directory = await mkdtemp(join(tmpdir(), 'forgetful-'));
+  const options = {
+    jars: await findCassandraJars(resolve(import.meta.dirname, '../../.local/lib')),
+    directory,
+    port: await freePort(0),
+    heapMb: 512,
+    // Compressed, the commit log is in memory until it is synced.
+    settings: {
+      auto_snapshot: false,
+      commitlog_sync_period: '1h',
+      commitlog_compression: [{ class_name: 'LZ4Compressor' }],
+    },
+  };
+  let cassandra = await startCassandra(options);
+  afterAll(async () => {
+    await cassandra.kill();
+    await rm(directory, { recursive: true, maxRetries: 10 });
+  });
+  return {
+    port: options.port,
+    killAndRestart: async () => {
+      await sleep(5 * FLUSHED_WITHIN_MS);
+      await cassandra.kill();
+      cassandra = await startCassandra(options);
+    },
+  };
+}
+
+const cassandra = await forgetfulCassandra();
+
+async function openForgetfulSpace(forgotten: readonly string[]): Promise<Space> {
+  const stores = { redisUrl: inject('redisUrl'), cassandraPort: cassandra.port };
+  // Nothing is on disk for sure, as long as the test takes.
+  const space = await openSpace({ DURABLE_SECONDS: 3_600 }, stores);
+  const tables = await space.read(
+    `SELECT table_name FROM system_schema.tables WHERE keyspace_name = '${space.config.CASSANDRA_KEYSPACE}'`,
+  );
+  for (const { table_name: table } of tables)
+    if (!forgotten.includes(String(table)))
+      await space.read(`ALTER TABLE ${String(table)} WITH memtable_flush_period_in_ms = ${FLUSHED_WITHIN_MS}`);
+  return space;
+}
+
+/** Once its own client has found the new Cassandra. */
+async function killAndRestart(space: Space): Promise<void> {
+  await cassandra.killAndRestart();
+  await eventually(() => space.ledger());
+}
+
+const SUMMARIES = ['hourly_summary', 'daily_summary', 'daily_summary_by_day'];
+const nothing = { hourly: {}, daily: {}, dailyByDay: {} };
+
+it('summaries that the watermark has passed are made again, also those of a run that was cut into slices', async () => {
+  const space = await openForgetfulSpace(SUMMARIES);
+  const watcher = space.startWatcher();
+  let processor = space.startProcessor();
+  const [first, second] = [events(20, { vehicle_id: 'first' }), events(20, { vehicle_id: 'second' })];
+  await space.put('vehicles_events_1.json', first);
+  await space.loaded(['vehicles_events_1.json']);
+  await space.aggregated();
+  expect(await storedSummaries(space.read)).toEqual(summariesOf(first));
+  await watcher.stop();
+  await processor.stop();
+  const watermark = async () => (await space.read('SELECT watermark FROM aggregation_state'))[0]?.['watermark'];
+  const before = String(await watermark());
+  await killAndRestart(space);
+  expect(await storedSummaries(space.read)).toEqual(nothing);
+  expect(await watermark()).toBe(before);
+
+  // No watcher: it would load the file once more.
+  processor = space.startProcessor();
+  await eventually(async () => expect(await storedSummaries(space.read)).toEqual(summariesOf(first)));
+
+  const [queue, slices] = [space.queue('aggregation'), space.queue('aggregation-slice')];
+  await slices.pause();
+  const again = space.startWatcher();
+  const run = await queue.add('rebuild', { rebuild: true });
+  await eventually(async () => expect(await run.getState()).toBe('waiting-children'));
+  await queue.pause();
+  await space.put('vehicles_events_2.json', second);
+  await space.loaded(['vehicles_events_2.json']);
+  await again.stop();
+  await slices.resume();
+  await eventually(async () => expect(['waiting', 'paused']).toContain(await run.getState()));
+  const all = summariesOf([...first, ...second]);
+  expect(await storedSummaries(space.read)).toEqual(all);
+  await processor.stop();
+  await killAndRestart(space);
+  expect(await storedSummaries(space.read)).not.toEqual(all);
+  space.startProcessor();
+  await queue.resume();
+  await eventually(async () => expect(await storedSummaries(space.read)).toEqual(all));
+  expect((await space.queue('aggregation').getJob(run.id ?? ''))?.returnvalue).toMatchObject({ outcome: 'overtaken' });
+}, 120_000);
+
+it('a file of which only the ledger’s row is left is loaded again, by a watcher that knows of no outage', async () => {
+  const space = await openForgetfulSpace(['vehicle_events']);
+  const records = events(20, { vehicle_id: 'forgotten' });
+  const [watcher, processor] = [space.startWatcher(), space.startProcessor()];
+  await space.put('vehicles_events_1.json', records);
+  await space.loaded(['vehicles_events_1.json']);
+  // A copy: its content is the same, and so is what was forgotten.
+  await space.put('vehicles_events_1.json', records);
+  await eventually(async () => expect(await space.ledger()).toHaveLength(2));
+  await watcher.stop();
+  await processor.stop();
+  await killAndRestart(space);
+  expect((await space.ledger()).map(({ state }) => state).sort()).toEqual(['loaded', 'unchanged']);
+  expect(await space.count('vehicle_events')).toBe(0);
+
+  space.startWatcher();
+  space.startProcessor();
+  await eventually(async () => expect(await space.count('vehicle_events')).toBe(20));
+  await space.aggregated();
+  expect(await storedSummaries(space.read)).toEqual(summariesOf(records));
+}, 120_000);
