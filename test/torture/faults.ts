@@ -85,9 +85,12 @@ async function killCassandra({ rig, provider, observer, tail, random }: Scene): 
   rig.proxies.cassandra.set('none');
 }
 
-/** Each table goes to disk by itself: a ledger row may be safe there while the rows of its file are not yet. */
-async function killCassandraAfterFlushOfLedger(scene: Scene): Promise<void> {
-  const flushEvery = (ms: number) => scene.rig.read(`ALTER TABLE files WITH memtable_flush_period_in_ms = ${ms}`);
+/** Tables whose rows say that something was done to others. */
+const TABLES = ['aggregation_state', 'reconciliation_state', 'change_log', 'hourly_summary', 'vehicle_status'];
+
+/** Each table goes to disk by itself: a row of one may be safe there while what it speaks of in another is not yet. */
+async function killCassandraAfterFlushOf(table: string, scene: Scene): Promise<void> {
+  const flushEvery = (ms: number) => scene.rig.read(`ALTER TABLE ${table} WITH memtable_flush_period_in_ms = ${ms}`);
   await flushEvery(200);
   await sleep(3_000);
   await killCassandra(scene);
@@ -174,7 +177,12 @@ export const faults: readonly Fault[] = [
     await rig.redis.config('SET', 'maxmemory', '0');
   }),
   fault('cassandra', 'cassandra killed', killCassandra),
-  fault('cassandra', 'cassandra killed after a flush of the ledger', killCassandraAfterFlushOfLedger),
+  fault('cassandra', 'cassandra killed after a flush of the ledger', (scene) =>
+    killCassandraAfterFlushOf('files', scene),
+  ),
+  fault('cassandra', 'cassandra killed after a flush of another table', (scene) =>
+    killCassandraAfterFlushOf(scene.random.pick(TABLES), scene),
+  ),
   fault('all', 'everything killed', async (scene) => {
     const roles = Promise.all(ROLES.map((name) => scene.rig.roles[name].restart('SIGKILL')));
     await Promise.all([roles, killRedis(scene), killCassandra(scene)]);

@@ -120,7 +120,13 @@ export async function startRig(folder: string) {
       directory: join(folder, 'cassandra'),
       port: cassandraPort,
       heapMb: 512,
-      settings: { auto_snapshot: false, commitlog_sync: 'periodic', commitlog_sync_period: '2s' },
+      // Compressed, the commit log is in memory until it is synced: a kill takes all that was acknowledged since.
+      settings: {
+        auto_snapshot: false,
+        commitlog_sync: 'periodic',
+        commitlog_sync_period: '2s',
+        commitlog_compression: [{ class_name: 'LZ4Compressor' }],
+      },
     });
   let redisServer = await startOwnRedis();
   let cassandraServer = await startOwnCassandra();
