@@ -10,6 +10,7 @@ import {
   ingestJobSchema,
   isYoungerThan,
   mtimeMs,
+  mtimeNsOf,
   versionOf,
   type IngestJob,
   type IngestResult,
@@ -19,6 +20,7 @@ import { isStoreAway } from '../storage/client.ts';
 import {
   isLoaded,
   ledgerRow,
+  originOf,
   NAMES_PER_QUERY,
   readVersions,
   settleDeadLetter,
@@ -221,7 +223,7 @@ async function ingest(job: IngestBullJob, wanted: IngestJob, needs: IngestNeeds)
       ...kind,
       ...needs,
       writeRows,
-      context: { lineage, sourceTimeZone: config.SOURCE_TIME_ZONE, now: store.now() },
+      context: { lineage, writtenAt: mtimeMs(wanted), sourceTimeZone: config.SOURCE_TIME_ZONE },
       maxRecordBytes: config.MAX_RECORD_BYTES,
       maxBytes: config.MAX_FILE_BYTES,
       maxRejectedRatio: config.MAX_REJECTED_RATIO,
@@ -230,7 +232,7 @@ async function ingest(job: IngestBullJob, wanted: IngestJob, needs: IngestNeeds)
     const checked = await checkFile(file, options);
     if (!isSameVersion(file)) throw new Error('changed while it was read');
     const { sha256, records, rejected } = checked;
-    const isCopy = known.some((one) => one.state === 'loaded' && one.sha256 === sha256);
+    const isCopy = originOf({ sha256, rejected }, known) !== undefined;
     if (!isCopy) await loadFile(file, checked, options, progressOf(job, file.size));
     const done = result(isCopy ? 'unchanged' : 'loaded', records, rejected);
     const loaded = isCopy ? 0 : done.loaded;
@@ -265,8 +267,8 @@ async function ingest(job: IngestBullJob, wanted: IngestJob, needs: IngestNeeds)
 
 /** Whether a version that the provider wrote later was loaded, and may have left the folder since. */
 export function isOutlived(file: IngestJob, known: readonly KnownVersion[]): boolean {
-  const writtenAt = ({ version }: { version: string }) => BigInt(version.slice(version.indexOf('-') + 1));
-  return known.some((one) => isLoaded(one.state) && writtenAt(one) > BigInt(file.mtimeNs));
+  const isLater = ({ version }: KnownVersion) => BigInt(mtimeNsOf(version)) > BigInt(file.mtimeNs);
+  return known.some((one) => isLoaded(one.state) && isLater(one));
 }
 
 /** Dead letters of the same name are settled by a version that is loaded, or is about to be. */

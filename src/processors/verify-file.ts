@@ -4,10 +4,18 @@ import { dirname, join } from 'node:path';
 import pLimit from 'p-limit';
 import { datasetOf } from '../datasets/catalog.ts';
 import type { FileVersion, Row } from '../datasets/dataset.ts';
-import { enqueueFiles, hasRoom, ingestJobId, versionOf, type IngestJob } from '../queues/ingest.ts';
+import { enqueueFiles, hasRoom, ingestJobId, mtimeMs, mtimeNsOf, versionOf, type IngestJob } from '../queues/ingest.ts';
 import type { VerificationReport } from '../queues/verification.ts';
 import { createChangeLog, type TouchedHour } from '../storage/change-log.ts';
-import { readVersions, rejectionRow, type KnownVersion } from '../storage/files.ts';
+import {
+  forgetRejection,
+  originOf,
+  readVersions,
+  rejectedIndices,
+  rejectionRow,
+  type KnownVersion,
+  type RejectedRecord,
+} from '../storage/files.ts';
 import { rowProblem, statusProblem } from '../storage/verification.ts';
 import { FileGone, FileProblem, isSameVersion, openDataFile } from './data-file.ts';
 import type { ProcessorNeeds } from './processor.ts';
@@ -47,7 +55,7 @@ export function createFileCheck(
   onTouched: (hour: TouchedHour) => void,
   repair: boolean,
 ) {
-  const { DATA_DIR } = config;
+  const { DATA_DIR, SOURCE_TIME_ZONE: sourceTimeZone } = config;
   /** Vehicles whose newest status is known to be wrong: one report of each is told of. */
   const wrongStatuses = new Set<string>();
   const oneByOne = pLimit(1);
@@ -128,6 +136,26 @@ export function createFileCheck(
     await judge([...rows, ...rejections], reload);
   }
 
+  /**
+   * Makes what is told the rejections of a version as it is read, in the order of the records, and judges those that are
+   * stored beside them, such as an earlier version of this program may have left.
+   */
+  function createStrayCheck(lineage: FileVersion) {
+    const stored = rejectedIndices(store, lineage);
+    let next: IteratorResult<number, undefined> | undefined;
+    return async (rejected: readonly RejectedRecord[], upTo = rejected.at(-1)?.index ?? -1): Promise<void> => {
+      const given = new Set(rejected.map(({ index }) => index));
+      for (next ??= await stored.next(); next.done !== true && next.value <= upTo; next = await stored.next()) {
+        const index = next.value;
+        if (given.has(index)) continue;
+        const row = { table: 'rejected_records', values: { ...lineage, record_index: BigInt(index) } };
+        const what = `rejected_records: record ${index} of ${lineage.name}`;
+        const problem = async () => ((await rowProblem(store, row)) === undefined ? 'is not rejected' : undefined);
+        await judge([{ what, problem, mend: () => forgetRejection(store, lineage, index) }]);
+      }
+    };
+  }
+
   /** @param origin the version that the rows name: of a copy, the one that was loaded */
   async function checkContent(file: IngestJob, path: string, origin: KnownVersion): Promise<void> {
     const kind = datasetOf(file.name);
@@ -137,19 +165,21 @@ export function createFileCheck(
     try {
       const reading = readRecords(opened, {
         ...kind,
-        // What was too far in the future when it was loaded is not taken now either.
-        context: { lineage, sourceTimeZone: config.SOURCE_TIME_ZONE, now: origin.startedAt },
+        context: { lineage, writtenAt: mtimeMs({ mtimeNs: mtimeNsOf(origin.version) }), sourceTimeZone },
         maxRecordBytes: config.MAX_RECORD_BYTES,
         maxBytes: config.MAX_FILE_BYTES,
         mayGrow: false,
       });
+      const checkStrays = createStrayCheck(lineage);
       let [taken, rejected] = [0, 0];
       let next = await reading.next();
       for (; next.done !== true; next = await reading.next()) {
         await checkChunk(next.value, lineage);
+        await checkStrays(next.value.rejected);
         taken += next.value.taken.length;
         rejected += next.value.rejected.length;
       }
+      await checkStrays([], Infinity);
       if (!isSameVersion(opened)) return;
       report.files += 1;
       report.records += taken + rejected;
@@ -182,8 +212,8 @@ export function createFileCheck(
     if (own.state === 'dead_letter') report.deadLetters += 1;
     else if (own.state === 'discarded') report.discarded += 1;
     else {
-      const origin = known.find(({ state, sha256 }) => state === 'loaded' && sha256 === own.sha256);
-      await checkContent(file, path, own.state === 'loaded' ? own : (origin ?? own)).catch(async (error: unknown) => {
+      const origin = own.state === 'loaded' ? own : (originOf(own, known) ?? own);
+      await checkContent(file, path, origin).catch(async (error: unknown) => {
         if (error instanceof FileGone) return;
         if (!(error instanceof FileProblem)) throw error;
         const problem = `cannot be read any more: ${error.message}`;
