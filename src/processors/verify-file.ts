@@ -1,9 +1,10 @@
 import { existsSync } from 'node:fs';
-import { mkdir, rename, stat } from 'node:fs/promises';
+import { mkdir, stat } from 'node:fs/promises';
 import { dirname, join } from 'node:path';
 import pLimit from 'p-limit';
 import { datasetOf } from '../datasets/catalog.ts';
 import type { FileVersion, Row } from '../datasets/dataset.ts';
+import { moveFile } from '../move-file.ts';
 import { enqueueFiles, hasRoom, ingestJobId, mtimeMs, mtimeNsOf, versionOf, type IngestJob } from '../queues/ingest.ts';
 import type { VerificationReport } from '../queues/verification.ts';
 import { createChangeLog, type TouchedHour } from '../storage/change-log.ts';
@@ -21,10 +22,14 @@ import { FileGone, FileProblem, isSameVersion, openDataFile } from './data-file.
 import type { ProcessorNeeds } from './processor.ts';
 import { readRecords, type Chunk } from './record-reader.ts';
 
-/** A file of the data folder: the name that the ledger knows it by, and the path below the folder where it lies now. */
+/**
+ * A file of the data folder: the name that the ledger knows it by, the path below the folder where it lies now, and the
+ * version that its name there tells, if it does.
+ */
 export interface StoredFile {
   readonly name: string;
   readonly path: string;
+  readonly version?: string;
 }
 
 /** Something that must be so: what is wrong with it, if anything, and what makes it right. */
@@ -60,8 +65,15 @@ export function createFileCheck(
   const wrongStatuses = new Set<string>();
   const oneByOne = pLimit(1);
 
+  /** What lies at a path below the folder, as a version of a name. */
+  async function fileAt(name: string, path: string): Promise<(IngestJob & { ctimeMs: number }) | undefined> {
+    const there = await stat(join(DATA_DIR, path), { bigint: true }).catch(() => undefined);
+    return there && { name, size: Number(there.size), mtimeNs: String(there.mtimeNs), ctimeMs: Number(there.ctimeMs) };
+  }
+
   /** A file that is not loaded has to be in the queue, or be too young for that, or find it full. */
-  async function checkQueued(file: IngestJob, path: string, changedMs: number): Promise<void> {
+  async function checkQueued(found: IngestJob, path: string, changedMs: number): Promise<void> {
+    let file = found;
     const problem = async () => {
       const job = await ingestQueue.getJobState(ingestJobId(file));
       const isQueued = job !== 'unknown' && job !== 'completed';
@@ -77,7 +89,8 @@ export function createFileCheck(
         // From the archive it goes back into the folder, and is archived again when it is loaded.
         if (existsSync(target)) return;
         await mkdir(dirname(target), { recursive: true });
-        await rename(join(DATA_DIR, path), target);
+        await moveFile(join(DATA_DIR, path), target);
+        file = (await fileAt(file.name, file.name)) ?? file;
       }
       await enqueueFiles(ingestQueue, [file], { attempts: config.INGEST_ATTEMPTS, backlog: true });
     };
@@ -202,13 +215,15 @@ export function createFileCheck(
     }
   }
 
-  return async ({ name, path }: StoredFile): Promise<void> => {
-    const there = await stat(join(DATA_DIR, path), { bigint: true }).catch(() => undefined);
+  return async ({ name, path, version = '' }: StoredFile): Promise<void> => {
+    const there = await fileAt(name, path);
     if (there === undefined) return;
-    const file = { name, size: Number(there.size), mtimeNs: String(there.mtimeNs) };
+    // Of a copy, its name tells the modification time.
+    const named = { ...there, mtimeNs: mtimeNsOf(version) };
+    const file = versionOf(named) === version ? named : there;
     const known = await readVersions(store, name);
-    const own = known.find(({ version }) => version === versionOf(file));
-    if (own === undefined || own.state === 'superseded') return checkQueued(file, path, Number(there.ctimeMs));
+    const own = known.find((one) => one.version === versionOf(file));
+    if (own === undefined || own.state === 'superseded') return checkQueued(file, path, there.ctimeMs);
     if (own.state === 'dead_letter') report.deadLetters += 1;
     else if (own.state === 'discarded') report.discarded += 1;
     else {

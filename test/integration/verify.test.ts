@@ -1,4 +1,4 @@
-import { lstat, readdir, rename, rm, utimes, writeFile } from 'node:fs/promises';
+import { lstat, mkdir, readdir, rename, rm, utimes, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { execa } from 'execa';
@@ -305,6 +305,54 @@ describe('a file that the ledger does not know any more', async () => {
     await space.loaded(names);
     await processor.stop();
     expect(await verified(space)).toMatchObject({ files: 2, differences: 0, failure: '' });
+  });
+});
+
+describe('an archive on a file system of its own', async () => {
+  const space = await openSpace({ AFTER_LOAD: 'archive' });
+  const names = ['vehicles_events_1.json', 'below/vehicles_events_2.json'];
+  const archive = join(space.config.DATA_DIR, 'archive');
+
+  it('is read, under the versions that its files had, and what the ledger forgot is loaded from there', async ({
+    skip,
+  }) => {
+    await mkdir(archive);
+    const { failed } = await execa('mount', ['-t', 'tmpfs', 'none', archive], { reject: false });
+    if (failed) skip('needs the right to mount');
+    try {
+      const roles = [space.startWatcher(), space.startProcessor()];
+      for (const [n, name] of names.entries()) await space.put(name, events(5, { vehicle_id: `v${n}` }));
+      await space.loaded(names);
+      const archived = (await space.ledger()).map(({ name, version }) => `${name}.${version}`);
+      const files = async () => (await readdir(archive, { recursive: true })).filter((path) => path.includes('.'));
+      await eventually(async () => expect((await files()).sort()).toEqual(archived.sort()));
+      await space.aggregated();
+      await Promise.all(roles.map((role) => role.stop()));
+      for (const name of archived) {
+        const { mtimeNs } = await lstat(join(archive, name), { bigint: true });
+        expect(Math.abs(Number(mtimeNs - BigInt(/\d+$/.exec(name)?.[0] ?? 0)))).toBeLessThan(1_000);
+      }
+      const compared = { files: 2, records: 10, waiting: 0, gone: 0, differences: 0, failure: '' };
+      expect(await verified(space)).toMatchObject(compared);
+
+      for (const name of names) await space.read('DELETE FROM files WHERE name = ?', [name]);
+      const problem = 'neither loaded nor queued';
+      const missing = names.map((what) => ({ what, problem, mended: false }));
+      await eventually(async () => {
+        const { examples } = await verified(space);
+        expect(examples).toHaveLength(2);
+        expect(examples).toEqual(expect.arrayContaining(missing));
+      });
+      expect(await verified(space, { repair: true })).toMatchObject({ differences: 2, mended: 2, failure: '' });
+      expect(await files()).toEqual([]);
+      const processor = space.startProcessor();
+      await space.loaded(names);
+      await processor.stop();
+      expect(await space.letters()).toEqual([]);
+      expect(await verified(space)).toMatchObject(compared);
+    } finally {
+      await execa('umount', ['-l', archive]);
+    }
   });
 });
 
