@@ -195,9 +195,9 @@ async function ingest(job: IngestBullJob, wanted: IngestJob, needs: IngestNeeds)
       }),
     ]);
 
-  /** An earlier attempt that failed or died may have announced a load, which ends with this. */
+  /** An earlier start that failed, died or was put back may have announced a load, which ends with this. */
   const superseded = async () => {
-    if (job.attemptsMade + job.stalledCounter > 0 && own === undefined) await record('superseded');
+    if (job.attemptsStarted > 1 && own === undefined) await record('superseded');
     return result('superseded');
   };
 

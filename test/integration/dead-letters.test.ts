@@ -1,6 +1,7 @@
 import { mkdir, readdir, stat, symlink, writeFile } from 'node:fs/promises';
 import { dirname, join } from 'node:path';
 import { UnrecoverableError, Worker } from 'bullmq';
+import { Redis } from 'ioredis';
 import { beforeAll, describe, expect, it, vi } from 'vitest';
 import { discardFailed, listFailed, retryFailed, showFailed, type Selection } from '../../src/commands/failed.ts';
 import type { Runtime } from '../../src/runtime.ts';
@@ -288,12 +289,14 @@ describe('a job that somebody added by hand', async () => {
     { name: 'no size', data: { name: 'vehicles_events_1.json', mtimeNs: '1' }, reason: /not a file version: size: / },
     { name: 'a text for a size', data: { name: 'vehicles_events_1.json', size: '1', mtimeNs: '1' }, reason: /size: / },
     { name: '', data: { name: 7 }, reason: /not a file version: name: / },
+    { name: '', data: { name: 8 }, reason: /not a file version: name: / },
   ];
 
   it('with data that names no file of the data folder is a dead letter, and nothing outside is read', async () => {
     await writeFile(outside(), JSON.stringify(events(3, { vehicle_id: 'outside' })));
     space.startProcessor();
-    for (const { name, data } of junk) await space.queue('ingest').add(name, data);
+    // In one millisecond.
+    for (const { name, data } of junk) await space.queue('ingest').add(name, data, { timestamp: 1_764_000_000_000 });
     await eventually(async () => expect(await space.letters()).toHaveLength(junk.length));
     const reasons = (await space.letters()).map(({ reason }) => reason);
     for (const { reason } of junk) expect(reasons).toContainEqual(expect.stringMatching(reason));
@@ -414,6 +417,24 @@ describe('files that do not leave the folder like others', async () => {
       expect((await own.queue('ingest').getJob(job.id ?? ''))?.returnvalue).toMatchObject({ state: 'superseded' }),
     );
     expect(await own.letters()).toEqual([]);
+  });
+
+  it('an older version that was put back once ends in the ledger, as its load may have been announced', async () => {
+    const name = 'vehicles_events_put_back.json';
+    await own.put(name, events(2, { vehicle_id: 'put-back' }));
+    await own.loaded([name]);
+    const ingest = own.queue('ingest');
+    const job = await ingest.add(name, { name, size: 10, mtimeNs: '1000' }, { delay: 1_000 });
+    // What BullMQ counts of each start; a job that is put back counts as nothing else.
+    const redis = new Redis(own.config.REDIS_URL ?? '');
+    await redis.hset(ingest.toKey(job.id ?? ''), 'ats', 1);
+    redis.disconnect();
+    await eventually(async () =>
+      expect((await ingest.getJob(job.id ?? ''))?.returnvalue).toMatchObject({ state: 'superseded' }),
+    );
+    expect(await own.ledger()).toContainEqual(
+      expect.objectContaining({ name, version: '10-1000', state: 'superseded' }),
+    );
   });
 });
 
