@@ -323,3 +323,34 @@ describe('a processor is killed', async () => {
     for (const [key, summary] of Object.entries(summariesOf(written).daily)) expect(daily[key]).toEqual(summary);
   });
 }, 240_000);
+
+describe('a processor is stopped while files wait that were in one that died', async () => {
+  const space = await openSpace();
+
+  it('is not held against them: those whose turn has not come are put back', async () => {
+    // Each a second's work or less, and not so large that others are put back for it.
+    const names = Array.from({ length: 6 }, (_, n) => `vehicles_events_suspect_${n}.jsonl`);
+    const content = events(3_500, { vehicle_id: 'suspect' }).map((record) => JSON.stringify(record));
+    for (const name of names) await space.put(name, content.join('\n'));
+    const ingest = space.queue('ingest');
+    const watcher = space.startWatcher();
+    await eventually(async () => expect(await ingest.getJobCountByTypes('waiting', 'prioritized')).toBe(names.length));
+    await watcher.stop();
+    const redis = new Redis(space.config.REDIS_URL ?? '');
+    const jobs = await ingest.getJobs(['waiting', 'prioritized']);
+    for (const { id = '' } of jobs) await redis.hset(ingest.toKey(id), 'stc', 1);
+    redis.disconnect();
+
+    const processor = space.startProcessor();
+    await eventually(async () => expect((await ingest.getActive()).map(({ data }) => data['crashes'])).toContain(1));
+    await processor.stop();
+    const putBack = await ingest.getDelayed();
+    expect(putBack.length).toBeGreaterThan(0);
+    for (const { id = '', data } of putBack) {
+      expect(data['crashes'] ?? 0).toBe(0);
+      expect((await ingest.getJobLogs(id)).logs).toContain('the processor stops');
+    }
+    space.startProcessor();
+    await space.loaded(names);
+  });
+});
