@@ -107,7 +107,10 @@ export function createIngestWorker(shared: ProcessorNeeds): Worker<IngestJob, In
       if (!storeAway && !(error instanceof NotNow)) throw error;
       const reason = error instanceof Error ? error.message : String(error);
       log[storeAway ? 'info' : 'debug']({ queue: INGEST_QUEUE, job: job.id, file: job.name, reason }, 'file put back');
-      if (storeAway) away.pause(worker);
+      if (storeAway) {
+        away.pause(worker);
+        await job.updateData({ ...job.data, interrupted: true });
+      }
       await job.log(reason);
       await job.moveToDelayed(Date.now() + PUT_BACK_MS, token);
       throw new DelayedError();
@@ -195,9 +198,10 @@ async function ingest(job: IngestBullJob, wanted: IngestJob, needs: IngestNeeds)
       }),
     ]);
 
-  /** An earlier start that failed, died or was put back may have announced a load, which ends with this. */
+  /** An earlier attempt that failed, died or was interrupted may have announced a load, which ends with this. */
   const superseded = async () => {
-    if (job.attemptsStarted > 1 && own === undefined) await record('superseded');
+    const isAnnounced = job.attemptsMade + job.stalledCounter > 0 || wanted.interrupted === true;
+    if (isAnnounced && own === undefined) await record('superseded');
     return result('superseded');
   };
 

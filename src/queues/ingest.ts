@@ -27,6 +27,8 @@ export const ingestJobSchema = z.object({
   mtimeNs: z.string().regex(/^-?\d{1,30}$/),
   /** How often its processor died while it was the suspect there. */
   crashes: z.number().int().nonnegative().optional(),
+  /** A store went away while it was loaded, so that its load may be announced. */
+  interrupted: z.boolean().optional(),
 });
 export type IngestJob = z.infer<typeof ingestJobSchema>;
 

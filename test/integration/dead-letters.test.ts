@@ -1,7 +1,6 @@
 import { mkdir, readdir, stat, symlink, writeFile } from 'node:fs/promises';
 import { dirname, join } from 'node:path';
 import { UnrecoverableError, Worker } from 'bullmq';
-import { Redis } from 'ioredis';
 import { beforeAll, describe, expect, it, vi } from 'vitest';
 import { discardFailed, listFailed, retryFailed, showFailed, type Selection } from '../../src/commands/failed.ts';
 import type { Runtime } from '../../src/runtime.ts';
@@ -417,24 +416,6 @@ describe('files that do not leave the folder like others', async () => {
       expect((await own.queue('ingest').getJob(job.id ?? ''))?.returnvalue).toMatchObject({ state: 'superseded' }),
     );
     expect(await own.letters()).toEqual([]);
-  });
-
-  it('an older version that was put back once ends in the ledger, as its load may have been announced', async () => {
-    const name = 'vehicles_events_put_back.json';
-    await own.put(name, events(2, { vehicle_id: 'put-back' }));
-    await own.loaded([name]);
-    const ingest = own.queue('ingest');
-    const job = await ingest.add(name, { name, size: 10, mtimeNs: '1000' }, { delay: 1_000 });
-    // What BullMQ counts of each start; a job that is put back counts as nothing else.
-    const redis = new Redis(own.config.REDIS_URL ?? '');
-    await redis.hset(ingest.toKey(job.id ?? ''), 'ats', 1);
-    redis.disconnect();
-    await eventually(async () =>
-      expect((await ingest.getJob(job.id ?? ''))?.returnvalue).toMatchObject({ state: 'superseded' }),
-    );
-    expect(await own.ledger()).toContainEqual(
-      expect.objectContaining({ name, version: '10-1000', state: 'superseded' }),
-    );
   });
 });
 

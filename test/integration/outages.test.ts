@@ -99,6 +99,31 @@ describe('while files arrive', async () => {
   });
 }, 120_000);
 
+describe('a file is replaced while Cassandra is away in the middle of its load', async () => {
+  const space = await openSpace({}, stores);
+  const name = 'vehicles_events_interrupted.json';
+
+  it('ends as superseded, as its load was announced, though that cost it no attempt', async () => {
+    space.startWatcher();
+    space.startProcessor();
+    await space.put(name, Array.from({ length: 300 }, (_, n) => events(100, { vehicle_id: `before-${n}` })).flat());
+    await eventually(async () => expect(await space.count('change_log')).toBeGreaterThan(0));
+    await stores.killCassandra();
+    const [job] = await eventually(async () => {
+      const delayed = await space.queue('ingest').getDelayed();
+      expect(delayed).toMatchObject([{ name, attemptsMade: 0, stalledCounter: 0 }]);
+      return delayed;
+    });
+    await space.put(name, events(3, { vehicle_id: 'after' }));
+    await stores.restartCassandra();
+    await space.loaded([name], { withinMs: 40_000 });
+    await eventually(async () =>
+      expect((await space.queue('ingest').getJob(job?.id ?? ''))?.returnvalue).toMatchObject({ state: 'superseded' }),
+    );
+    expect((await space.ledger()).map(({ state }) => state).sort()).toEqual(['loaded', 'superseded']);
+  });
+}, 120_000);
+
 describe('Redis is emptied', async () => {
   const space = await openSpace({}, stores);
 
