@@ -47,11 +47,11 @@ export interface FileVersion {
   readonly version: string;
 }
 
-/** What the reading of a record needs to know: its file, the IANA zone of times without one, ms since the epoch. */
+/** What the reading of a record needs to know: its file, when that was written (ms since the epoch), the IANA zone of times without one. */
 export interface RecordContext {
   readonly lineage: FileVersion;
+  readonly writtenAt: number;
   readonly sourceTimeZone: string;
-  readonly now: number;
 }
 
 /** One kind of input file: the base names of its files begin with `prefix`. */
@@ -88,6 +88,8 @@ interface ReadRecord {
   readonly values: readonly Value[];
 }
 
+/** An earlier time of a file comes from a clock that was never set, or a tool that sets a fixed one, and limits nothing. */
+const CLOCKS_ARE_SET_MS = Date.parse('2000-01-01');
 /** Cassandra takes no more than 65,535 bytes of key; an identifier that long is a mistake much earlier. */
 const MAX_SHORT_LENGTH = 256;
 
@@ -152,15 +154,15 @@ export function createDataset({ name, prefix, timeField, idColumn, fields, rows 
   return {
     name,
     prefix,
-    read: (record, { lineage, sourceTimeZone, now }) => {
+    read: (record, { lineage, writtenAt, sourceTimeZone }) => {
       if (!isObject(record)) return { field: '', reason: `expected an object, not ${kindOf(record)}` };
       const members = canonicalMembers(record);
       const values = readQuickly(record, members) ?? readBySchema(record);
       if (isRejection(values)) return values;
       const time = parseTime(String(values[1]), sourceTimeZone);
       if (typeof time === 'string') return { field: timeField, reason: time };
-      // A wrong clock must not win "latest" for ever.
-      if (time.ms > now + DAY_MS) return { field: timeField, reason: 'more than a day in the future' };
+      if (isAhead(time.ms, writtenAt))
+        return { field: timeField, reason: 'more than a day after its file was written' };
       const id = contentId(joinMembers(members));
       const hasUnknown = members.keys.length > names.length;
       const unknown = hasUnknown ? joinMembers(members, (key) => !slots.has(key)) : undefined;
@@ -169,6 +171,14 @@ export function createDataset({ name, prefix, timeField, idColumn, fields, rows 
       return take({ vehicleId: String(values[0]), time, id, values });
     },
   };
+}
+
+/**
+ * Whether a record is further ahead of its file than time zones explain: a wrong clock must not win "latest" for ever. By
+ * the time of the file, which is part of its version, so that each reading of a version says the same, whenever it is.
+ */
+function isAhead(ms: number, writtenAt: number): boolean {
+  return writtenAt >= CLOCKS_ARE_SET_MS && ms > writtenAt + DAY_MS;
 }
 
 function isObject(value: unknown): value is JsonObject {

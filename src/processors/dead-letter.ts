@@ -59,9 +59,17 @@ export function createDeadLetters(needs: ProcessorNeeds) {
     }
     const file = ingestJobSchema.safeParse(job.data);
     if (file.success) await moveFile(job, file.data);
-    else await addDeadLetter(deadLetterQueue, unreadableLetter(job));
+    else await moveUnreadable(job);
     // Another processor may have moved it too, and a person may have sent it back to ingest since.
     if (await job.isFailed()) await job.remove();
+  }
+
+  /** A job that somebody added by hand with data that names no file version. Nothing but the job itself tells it from others. */
+  async function moveUnreadable(job: FailedJob): Promise<void> {
+    const { timestamp, failedReason: reason, attemptsMade: attempts, finishedOn: failedAt = timestamp } = job;
+    const name = job.name.slice(0, 200) || '(no name)';
+    const letter = { name, size: 0, mtimeNs: String(timestamp), reason, failedAt, attempts };
+    await addDeadLetter(deadLetterQueue, letter, `job ${job.id} of ${timestamp}`);
   }
 
   async function moveFile(job: FailedJob, file: IngestJob): Promise<void> {
@@ -144,11 +152,4 @@ export function createDeadLetters(needs: ProcessorNeeds) {
       await Promise.all(moving);
     },
   };
-}
-
-/** A letter for a job that somebody added by hand with data that names no file version. */
-function unreadableLetter(job: FailedJob): DeadLetterJob {
-  const { timestamp, failedReason: reason, attemptsMade: attempts } = job;
-  const name = job.name.slice(0, 200) || '(no name)';
-  return { name, size: 0, mtimeNs: String(timestamp), reason, failedAt: job.finishedOn ?? timestamp, attempts };
 }

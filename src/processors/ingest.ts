@@ -10,6 +10,7 @@ import {
   ingestJobSchema,
   isYoungerThan,
   mtimeMs,
+  mtimeNsOf,
   versionOf,
   type IngestJob,
   type IngestResult,
@@ -19,6 +20,7 @@ import { isStoreAway } from '../storage/client.ts';
 import {
   isLoaded,
   ledgerRow,
+  originOf,
   NAMES_PER_QUERY,
   readVersions,
   settleDeadLetter,
@@ -105,7 +107,10 @@ export function createIngestWorker(shared: ProcessorNeeds): Worker<IngestJob, In
       if (!storeAway && !(error instanceof NotNow)) throw error;
       const reason = error instanceof Error ? error.message : String(error);
       log[storeAway ? 'info' : 'debug']({ queue: INGEST_QUEUE, job: job.id, file: job.name, reason }, 'file put back');
-      if (storeAway) away.pause(worker);
+      if (storeAway) {
+        away.pause(worker);
+        await job.updateData({ ...job.data, interrupted: true });
+      }
       await job.log(reason);
       await job.moveToDelayed(Date.now() + PUT_BACK_MS, token);
       throw new DelayedError();
@@ -193,9 +198,10 @@ async function ingest(job: IngestBullJob, wanted: IngestJob, needs: IngestNeeds)
       }),
     ]);
 
-  /** An earlier attempt that failed or died may have announced a load, which ends with this. */
+  /** An earlier attempt that failed, died or was interrupted may have announced a load, which ends with this. */
   const superseded = async () => {
-    if (job.attemptsMade + job.stalledCounter > 0 && own === undefined) await record('superseded');
+    const isAnnounced = job.attemptsMade + job.stalledCounter > 0 || wanted.interrupted === true;
+    if (isAnnounced && own === undefined) await record('superseded');
     return result('superseded');
   };
 
@@ -221,7 +227,7 @@ async function ingest(job: IngestBullJob, wanted: IngestJob, needs: IngestNeeds)
       ...kind,
       ...needs,
       writeRows,
-      context: { lineage, sourceTimeZone: config.SOURCE_TIME_ZONE, now: store.now() },
+      context: { lineage, writtenAt: mtimeMs(wanted), sourceTimeZone: config.SOURCE_TIME_ZONE },
       maxRecordBytes: config.MAX_RECORD_BYTES,
       maxBytes: config.MAX_FILE_BYTES,
       maxRejectedRatio: config.MAX_REJECTED_RATIO,
@@ -230,7 +236,7 @@ async function ingest(job: IngestBullJob, wanted: IngestJob, needs: IngestNeeds)
     const checked = await checkFile(file, options);
     if (!isSameVersion(file)) throw new Error('changed while it was read');
     const { sha256, records, rejected } = checked;
-    const isCopy = known.some((one) => one.state === 'loaded' && one.sha256 === sha256);
+    const isCopy = originOf({ sha256, rejected }, known) !== undefined;
     if (!isCopy) await loadFile(file, checked, options, progressOf(job, file.size));
     const done = result(isCopy ? 'unchanged' : 'loaded', records, rejected);
     const loaded = isCopy ? 0 : done.loaded;
@@ -265,8 +271,8 @@ async function ingest(job: IngestBullJob, wanted: IngestJob, needs: IngestNeeds)
 
 /** Whether a version that the provider wrote later was loaded, and may have left the folder since. */
 export function isOutlived(file: IngestJob, known: readonly KnownVersion[]): boolean {
-  const writtenAt = ({ version }: { version: string }) => BigInt(version.slice(version.indexOf('-') + 1));
-  return known.some((one) => isLoaded(one.state) && writtenAt(one) > BigInt(file.mtimeNs));
+  const isLater = ({ version }: KnownVersion) => BigInt(mtimeNsOf(version)) > BigInt(file.mtimeNs);
+  return known.some((one) => isLoaded(one.state) && isLater(one));
 }
 
 /** Dead letters of the same name are settled by a version that is loaded, or is about to be. */

@@ -78,7 +78,8 @@ export async function verify(needs: VerificationNeeds, options: VerificationOpti
       mend: async () => recomputeDay(store, stored, hours, await (claimed ??= claimEpoch(store))),
     }));
     const strays = days.map(({ stored }): Claim => {
-      const find = async () => (await strayFiles(store, stored)).filter(({ what }) => !isThere(needs, what));
+      const find = async () =>
+        (await strayFiles(store, stored)).filter(({ what, version }) => !isThere(needs, what, version));
       const what = `${stored.day} of vehicle ${stored.vehicleId}: rows of files that the ledger does not know`;
       return { what, problem: () => dueProblem(stored, find), mend: () => Promise.resolve() };
     });
@@ -115,8 +116,8 @@ async function* allDays(store: Store): AsyncGenerator<DayHours> {
   }
 }
 
-/** Whether a file of the name is in the folder or in the archive, where a later one carries its version. */
-function isThere({ config }: VerificationNeeds, name: string, version = ''): boolean {
+/** Whether a file of the name is in the folder or in the archive, where it may carry its version. */
+function isThere({ config }: VerificationNeeds, name: string, version: string): boolean {
   const places = [name, `archive/${name}`, `archive/${name}.${version}`];
   return places.some((place) => existsSync(join(config.DATA_DIR, place)));
 }

@@ -1,22 +1,35 @@
 import { existsSync } from 'node:fs';
-import { mkdir, rename, stat } from 'node:fs/promises';
+import { mkdir, stat } from 'node:fs/promises';
 import { dirname, join } from 'node:path';
 import pLimit from 'p-limit';
 import { datasetOf } from '../datasets/catalog.ts';
 import type { FileVersion, Row } from '../datasets/dataset.ts';
-import { enqueueFiles, hasRoom, ingestJobId, versionOf, type IngestJob } from '../queues/ingest.ts';
+import { moveFile } from '../move-file.ts';
+import { enqueueFiles, hasRoom, ingestJobId, mtimeMs, mtimeNsOf, versionOf, type IngestJob } from '../queues/ingest.ts';
 import type { VerificationReport } from '../queues/verification.ts';
 import { createChangeLog, type TouchedHour } from '../storage/change-log.ts';
-import { readVersions, rejectionRow, type KnownVersion } from '../storage/files.ts';
+import {
+  forgetRejection,
+  originOf,
+  readVersions,
+  rejectedIndices,
+  rejectionRow,
+  type KnownVersion,
+  type RejectedRecord,
+} from '../storage/files.ts';
 import { rowProblem, statusProblem } from '../storage/verification.ts';
 import { FileGone, FileProblem, isSameVersion, openDataFile } from './data-file.ts';
 import type { ProcessorNeeds } from './processor.ts';
 import { readRecords, type Chunk } from './record-reader.ts';
 
-/** A file of the data folder: the name that the ledger knows it by, and the path below the folder where it lies now. */
+/**
+ * A file of the data folder: the name that the ledger knows it by, the path below the folder where it lies now, and the
+ * version that its name there tells, if it does.
+ */
 export interface StoredFile {
   readonly name: string;
   readonly path: string;
+  readonly version?: string;
 }
 
 /** Something that must be so: what is wrong with it, if anything, and what makes it right. */
@@ -47,13 +60,20 @@ export function createFileCheck(
   onTouched: (hour: TouchedHour) => void,
   repair: boolean,
 ) {
-  const { DATA_DIR } = config;
+  const { DATA_DIR, SOURCE_TIME_ZONE: sourceTimeZone } = config;
   /** Vehicles whose newest status is known to be wrong: one report of each is told of. */
   const wrongStatuses = new Set<string>();
   const oneByOne = pLimit(1);
 
+  /** What lies at a path below the folder, as a version of a name. */
+  async function fileAt(name: string, path: string): Promise<(IngestJob & { ctimeMs: number }) | undefined> {
+    const there = await stat(join(DATA_DIR, path), { bigint: true }).catch(() => undefined);
+    return there && { name, size: Number(there.size), mtimeNs: String(there.mtimeNs), ctimeMs: Number(there.ctimeMs) };
+  }
+
   /** A file that is not loaded has to be in the queue, or be too young for that, or find it full. */
-  async function checkQueued(file: IngestJob, path: string, changedMs: number): Promise<void> {
+  async function checkQueued(found: IngestJob, path: string, changedMs: number): Promise<void> {
+    let file = found;
     const problem = async () => {
       const job = await ingestQueue.getJobState(ingestJobId(file));
       const isQueued = job !== 'unknown' && job !== 'completed';
@@ -69,7 +89,8 @@ export function createFileCheck(
         // From the archive it goes back into the folder, and is archived again when it is loaded.
         if (existsSync(target)) return;
         await mkdir(dirname(target), { recursive: true });
-        await rename(join(DATA_DIR, path), target);
+        await moveFile(join(DATA_DIR, path), target);
+        file = (await fileAt(file.name, file.name)) ?? file;
       }
       await enqueueFiles(ingestQueue, [file], { attempts: config.INGEST_ATTEMPTS, backlog: true });
     };
@@ -128,6 +149,26 @@ export function createFileCheck(
     await judge([...rows, ...rejections], reload);
   }
 
+  /**
+   * Makes what is told the rejections of a version as it is read, in the order of the records, and judges those that are
+   * stored beside them, such as an earlier version of this program may have left.
+   */
+  function createStrayCheck(lineage: FileVersion) {
+    const stored = rejectedIndices(store, lineage);
+    let next: IteratorResult<number, undefined> | undefined;
+    return async (rejected: readonly RejectedRecord[], upTo = rejected.at(-1)?.index ?? -1): Promise<void> => {
+      const given = new Set(rejected.map(({ index }) => index));
+      for (next ??= await stored.next(); next.done !== true && next.value <= upTo; next = await stored.next()) {
+        const index = next.value;
+        if (given.has(index)) continue;
+        const row = { table: 'rejected_records', values: { ...lineage, record_index: BigInt(index) } };
+        const what = `rejected_records: record ${index} of ${lineage.name}`;
+        const problem = async () => ((await rowProblem(store, row)) === undefined ? 'is not rejected' : undefined);
+        await judge([{ what, problem, mend: () => forgetRejection(store, lineage, index) }]);
+      }
+    };
+  }
+
   /** @param origin the version that the rows name: of a copy, the one that was loaded */
   async function checkContent(file: IngestJob, path: string, origin: KnownVersion): Promise<void> {
     const kind = datasetOf(file.name);
@@ -137,19 +178,21 @@ export function createFileCheck(
     try {
       const reading = readRecords(opened, {
         ...kind,
-        // What was too far in the future when it was loaded is not taken now either.
-        context: { lineage, sourceTimeZone: config.SOURCE_TIME_ZONE, now: origin.startedAt },
+        context: { lineage, writtenAt: mtimeMs({ mtimeNs: mtimeNsOf(origin.version) }), sourceTimeZone },
         maxRecordBytes: config.MAX_RECORD_BYTES,
         maxBytes: config.MAX_FILE_BYTES,
         mayGrow: false,
       });
+      const checkStrays = createStrayCheck(lineage);
       let [taken, rejected] = [0, 0];
       let next = await reading.next();
       for (; next.done !== true; next = await reading.next()) {
         await checkChunk(next.value, lineage);
+        await checkStrays(next.value.rejected);
         taken += next.value.taken.length;
         rejected += next.value.rejected.length;
       }
+      await checkStrays([], Infinity);
       if (!isSameVersion(opened)) return;
       report.files += 1;
       report.records += taken + rejected;
@@ -172,18 +215,20 @@ export function createFileCheck(
     }
   }
 
-  return async ({ name, path }: StoredFile): Promise<void> => {
-    const there = await stat(join(DATA_DIR, path), { bigint: true }).catch(() => undefined);
+  return async ({ name, path, version = '' }: StoredFile): Promise<void> => {
+    const there = await fileAt(name, path);
     if (there === undefined) return;
-    const file = { name, size: Number(there.size), mtimeNs: String(there.mtimeNs) };
+    // Of a copy, its name tells the modification time.
+    const named = { ...there, mtimeNs: mtimeNsOf(version) };
+    const file = versionOf(named) === version ? named : there;
     const known = await readVersions(store, name);
-    const own = known.find(({ version }) => version === versionOf(file));
-    if (own === undefined || own.state === 'superseded') return checkQueued(file, path, Number(there.ctimeMs));
+    const own = known.find((one) => one.version === versionOf(file));
+    if (own === undefined || own.state === 'superseded') return checkQueued(file, path, there.ctimeMs);
     if (own.state === 'dead_letter') report.deadLetters += 1;
     else if (own.state === 'discarded') report.discarded += 1;
     else {
-      const origin = known.find(({ state, sha256 }) => state === 'loaded' && sha256 === own.sha256);
-      await checkContent(file, path, own.state === 'loaded' ? own : (origin ?? own)).catch(async (error: unknown) => {
+      const origin = own.state === 'loaded' ? own : (originOf(own, known) ?? own);
+      await checkContent(file, path, origin).catch(async (error: unknown) => {
         if (error instanceof FileGone) return;
         if (!(error instanceof FileProblem)) throw error;
         const problem = `cannot be read any more: ${error.message}`;

@@ -41,15 +41,18 @@ function openFolder(path: string, needed: boolean): Dir | undefined {
   }
 }
 
-/** Every file of the data folder and of the archive: the name that the ledger knows it by, and the path where it lies. */
-export async function* allFiles(dataDir: string): AsyncGenerator<{ name: string; path: string }> {
+/**
+ * Every file of the data folder and of the archive: the name that the ledger knows it by, the path where it lies, and the
+ * version that its name there tells, if it does.
+ */
+export async function* allFiles(dataDir: string): AsyncGenerator<{ name: string; path: string; version?: string }> {
   for (const name of namesBelow(dataDir)) yield { name, path: name };
   const archive = join(dataDir, ARCHIVE_FOLDER);
   for await (const entry of (await opendir(archive, { recursive: true }).catch(() => undefined)) ?? []) {
     const path = relative(dataDir, join(entry.parentPath, entry.name)).split(sep).join('/');
-    // A later version of a name that is archived already carries its version.
-    const name = path.slice(ARCHIVE_FOLDER.length + 1).replace(/(\.jsonl?(?:\.gz)?)\.\d+--?\d+$/, '$1');
-    if (datasetOf(name) !== undefined) yield { name, path };
+    const archived = path.slice(ARCHIVE_FOLDER.length + 1);
+    const [, name = archived, version] = /^(.+\.jsonl?(?:\.gz)?)\.(\d+--?\d+)$/s.exec(archived) ?? [];
+    if (datasetOf(name) !== undefined) yield { name, path, ...(version !== undefined && { version }) };
   }
 }
 

@@ -1,6 +1,7 @@
 import { existsSync } from 'node:fs';
-import { copyFile, link, lstat, mkdir, opendir, rename, rm, unlink } from 'node:fs/promises';
+import { link, lstat, mkdir, opendir, rename, unlink } from 'node:fs/promises';
 import { dirname, join, relative } from 'node:path';
+import { moveFile } from '../move-file.ts';
 import { versionOf, type IngestJob } from '../queues/ingest.ts';
 import { ARCHIVE_FOLDER, versionNow } from './data-folder.ts';
 
@@ -37,23 +38,14 @@ export async function takeOut(dataDir: string, file: IngestJob, isArchived: bool
   }
 }
 
-/** Moves a file into the archive, which may be a file system of its own. An earlier version of the name stays, and this one carries its version. */
+/**
+ * Moves a file into the archive, which may be a file system of its own. It carries its version in its name where an earlier
+ * one of the name is there, and where it becomes a copy, of which nothing else tells the version.
+ */
 async function archive(held: string, wanted: string, version: string): Promise<void> {
-  const target = existsSync(wanted) ? `${wanted}.${version}` : wanted;
-  await mkdir(dirname(target), { recursive: true });
-  try {
-    await rename(held, target);
-  } catch (error) {
-    if (codeOf(error) !== 'EXDEV') throw error;
-    const copy = `${target}.tmp`;
-    try {
-      await copyFile(held, copy);
-      await rename(copy, target);
-    } finally {
-      await rm(copy, { force: true });
-    }
-    await unlink(held);
-  }
+  const withVersion = `${wanted}.${version}`;
+  await mkdir(dirname(wanted), { recursive: true });
+  await moveFile(held, existsSync(wanted) ? withVersion : wanted, withVersion);
 }
 
 const codeOf = (error: unknown) => (error instanceof Error && 'code' in error ? error.code : undefined);

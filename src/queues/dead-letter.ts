@@ -1,6 +1,6 @@
 import { Queue } from 'bullmq';
 import { z } from 'zod';
-import { ingestJobId, ingestJobSchema } from './ingest.ts';
+import { ingestJobId, ingestJobSchema, versionOf } from './ingest.ts';
 import type { QueueConnection } from './redis.ts';
 
 /** The queue of files that could not be loaded: each a failed job, whose failure reason is the file's. */
@@ -26,7 +26,14 @@ export function createDeadLetterQueue({ connection, prefix }: QueueConnection): 
   return new Queue(DEAD_LETTER_QUEUE, { connection, prefix, defaultJobOptions });
 }
 
-/** Puts a file among the dead letters, under the id of its ingest job; one that is there already stays as it is. */
-export async function addDeadLetter(queue: DeadLetterQueue, letter: DeadLetterJob): Promise<void> {
-  await queue.add(letter.name, letter, { jobId: ingestJobId(letter) });
+/**
+ * Puts a file among the dead letters, under the id of its ingest job; one that is there already stays as it is. What is no
+ * file has another `version` that tells it from others of its name.
+ */
+export async function addDeadLetter(
+  queue: DeadLetterQueue,
+  letter: DeadLetterJob,
+  version = versionOf(letter),
+): Promise<void> {
+  await queue.add(letter.name, letter, { jobId: ingestJobId({ name: letter.name, version }) });
 }

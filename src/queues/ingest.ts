@@ -27,6 +27,8 @@ export const ingestJobSchema = z.object({
   mtimeNs: z.string().regex(/^-?\d{1,30}$/),
   /** How often its processor died while it was the suspect there. */
   crashes: z.number().int().nonnegative().optional(),
+  /** A store went away while it was loaded, so that its load may be announced. */
+  interrupted: z.boolean().optional(),
 });
 export type IngestJob = z.infer<typeof ingestJobSchema>;
 
@@ -37,9 +39,11 @@ export type IngestQueue = Queue<IngestJob, IngestResult>;
 
 /** How the ledger writes a version: `<bytes>-<modification time in ns>`. */
 export const versionOf = ({ size, mtimeNs }: Pick<IngestJob, 'size' | 'mtimeNs'>) => `${size}-${mtimeNs}`;
-/** The modification time, in ms since the epoch, as far as a date goes: a file system may know of later ones. */
+/** The modification time in ns since the epoch that a version, as the ledger writes it, names. */
+export const mtimeNsOf = (version: string) => version.slice(version.indexOf('-') + 1);
+/** The modification time, in ms since the epoch, as far as a date goes: a file system may know of earlier and later ones. */
 export const mtimeMs = ({ mtimeNs }: Pick<IngestJob, 'mtimeNs'>) =>
-  Math.min(Number(BigInt(mtimeNs) / 1_000_000n), MAX_DATE_MS);
+  Math.max(-MAX_DATE_MS, Math.min(Number(BigInt(mtimeNs) / 1_000_000n), MAX_DATE_MS));
 
 /**
  * Whether a file changed less than so many ms ago, by the clock of this machine or by that of Cassandra, in ms since the

@@ -36,9 +36,21 @@ export interface LedgerEntry extends FileVersion {
 export interface KnownVersion extends FileVersion {
   readonly state: FileState;
   readonly sha256: string | null;
+  readonly rejected: number;
   readonly error: string | null;
   readonly startedAt: number;
   readonly finishedAt: number;
+}
+
+/**
+ * The loaded one of some versions of a name whose rows and rejections are those of another with this content. One of
+ * another time may take other records of the same bytes: fewer or more, as there is one limit.
+ */
+export function originOf(
+  { sha256, rejected }: Pick<KnownVersion, 'sha256' | 'rejected'>,
+  known: readonly KnownVersion[],
+): KnownVersion | undefined {
+  return known.find((one) => one.state === 'loaded' && one.sha256 === sha256 && one.rejected === rejected);
 }
 
 /** A record that was not taken; `text` is the record as it was sent. */
@@ -49,13 +61,14 @@ export interface RejectedRecord extends Rejection {
 
 /** All versions of some names, of which there may be a few thousand. */
 export async function readVersions(store: Store, ...names: readonly string[]): Promise<KnownVersion[]> {
-  const query = 'SELECT name, version, state, sha256, error, started_at, finished_at FROM files WHERE name IN ?';
+  const query =
+    'SELECT name, version, state, sha256, rejected, error, started_at, finished_at FROM files WHERE name IN ?';
   async function readSome(some: readonly string[]): Promise<KnownVersion[]> {
     const known: KnownVersion[] = [];
     for await (const row of store.rows(query, [some])) {
       const { name, version, state, sha256, error, started_at, finished_at } = row;
       const times = { startedAt: Number(started_at), finishedAt: Number(finished_at) };
-      known.push({ name, version, state, sha256, error, ...times });
+      known.push({ name, version, state, sha256, rejected: Number(row['rejected']), error, ...times });
     }
     return known;
   }
@@ -86,6 +99,21 @@ export function settleDeadLetter(store: Store, file: FileVersion, state: 'discar
 }
 
 const REJECTION_COLUMNS = ['name', 'version', 'record_index', 'field', 'reason', 'record', 'rejected_at'];
+
+/** Which records of a file are stored as not taken, in their order; from one page to the next as they are asked for. */
+export async function* rejectedIndices(
+  store: Store,
+  { name, version }: FileVersion,
+): AsyncGenerator<number, undefined> {
+  const query = 'SELECT record_index FROM rejected_records WHERE name = ? AND version = ?';
+  for await (const row of store.rows(query, [name, version])) yield Number(row['record_index']);
+}
+
+/** Takes a record out of those that were not taken. */
+export async function forgetRejection(store: Store, { name, version }: FileVersion, index: number): Promise<void> {
+  const forget = 'DELETE FROM rejected_records WHERE name = ? AND version = ? AND record_index = ?';
+  await store.run(forget, [name, version, BigInt(index)]);
+}
 
 /** The row of a record that was not taken of a file, at a time in ms since the epoch. */
 export function rejectionRow({ name, version }: FileVersion, rejected: RejectedRecord, at: number): Row {

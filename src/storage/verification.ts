@@ -57,8 +57,11 @@ export async function statusProblem(store: Store, row: Expected, timestamp: bigi
   return reports.filter((report) => micros(report['nanos']) === timestamp).length > 1 ? undefined : problem;
 }
 
-/** Files that rows of a day name and the ledger does not know, each with an hour of such rows. */
-export async function strayFiles(store: Store, { vehicleId, day }: StoredDay): Promise<Required<Doubt>[]> {
+/** Versions of files that rows of a day name and the ledger does not know, each with an hour of such rows. */
+export async function strayFiles(
+  store: Store,
+  { vehicleId, day }: StoredDay,
+): Promise<(Required<Doubt> & { version: string })[]> {
   const hours = new Map<string, number>();
   const query = 'SELECT event_time, file_name, file_version FROM vehicle_events WHERE vehicle_id = ? AND day = ?';
   for await (const row of store.rows(query, [vehicleId, day]))
@@ -68,7 +71,7 @@ export async function strayFiles(store: Store, { vehicleId, day }: StoredDay): P
   for (let start = 0; start < names.length; start += AT_ONCE)
     for (const { name, version } of await readVersions(store, ...names.slice(start, start + AT_ONCE)))
       hours.delete(`${version} ${name}`);
-  return [...hours].map(([id, hour]) => ({ what: nameOf(id), hour }));
+  return [...hours].map(([id, hour]) => ({ what: nameOf(id), version: id.slice(0, id.indexOf(' ')), hour }));
 }
 
 export const allFiles = (store: Store) => store.rows('SELECT name, version, state FROM files');

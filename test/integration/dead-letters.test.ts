@@ -288,12 +288,14 @@ describe('a job that somebody added by hand', async () => {
     { name: 'no size', data: { name: 'vehicles_events_1.json', mtimeNs: '1' }, reason: /not a file version: size: / },
     { name: 'a text for a size', data: { name: 'vehicles_events_1.json', size: '1', mtimeNs: '1' }, reason: /size: / },
     { name: '', data: { name: 7 }, reason: /not a file version: name: / },
+    { name: '', data: { name: 8 }, reason: /not a file version: name: / },
   ];
 
   it('with data that names no file of the data folder is a dead letter, and nothing outside is read', async () => {
     await writeFile(outside(), JSON.stringify(events(3, { vehicle_id: 'outside' })));
     space.startProcessor();
-    for (const { name, data } of junk) await space.queue('ingest').add(name, data);
+    // In one millisecond.
+    for (const { name, data } of junk) await space.queue('ingest').add(name, data, { timestamp: 1_764_000_000_000 });
     await eventually(async () => expect(await space.letters()).toHaveLength(junk.length));
     const reasons = (await space.letters()).map(({ reason }) => reason);
     for (const { reason } of junk) expect(reasons).toContainEqual(expect.stringMatching(reason));

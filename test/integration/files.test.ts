@@ -205,7 +205,11 @@ describe('a record that cannot be taken is rejected alone', async () => {
       [JSON.stringify(event({ vehicle_id: '' })), 'vehicle_id', /.+/],
       [JSON.stringify(event({ vehicle_id: 'x'.repeat(70_000) })), 'vehicle_id', /.+/],
       [JSON.stringify(event({ event_time: 'noon' })), 'event_time', 'not an ISO 8601 date and time'],
-      [JSON.stringify(event({ event_time: '2999-01-01T00:00:00' })), 'event_time', 'more than a day in the future'],
+      [
+        JSON.stringify(event({ event_time: '2999-01-01T00:00:00' })),
+        'event_time',
+        'more than a day after its file was written',
+      ],
       [JSON.stringify({ ...event(), event_time: 1_763_800_000 }), 'event_time', /.+/],
       [JSON.stringify({ ...event(), event_value: { a: 1 } }), 'event_value', 'expected text or a number'],
       [JSON.stringify({ ...event(), event_extra_data: [1] }), 'event_extra_data', 'expected an object'],

@@ -99,6 +99,31 @@ describe('while files arrive', async () => {
   });
 }, 120_000);
 
+describe('a file is replaced while Cassandra is away in the middle of its load', async () => {
+  const space = await openSpace({}, stores);
+  const name = 'vehicles_events_interrupted.json';
+
+  it('ends as superseded, as its load was announced, though that cost it no attempt', async () => {
+    space.startWatcher();
+    space.startProcessor();
+    await space.put(name, Array.from({ length: 300 }, (_, n) => events(100, { vehicle_id: `before-${n}` })).flat());
+    await eventually(async () => expect(await space.count('change_log')).toBeGreaterThan(0));
+    await stores.killCassandra();
+    const [job] = await eventually(async () => {
+      const delayed = await space.queue('ingest').getDelayed();
+      expect(delayed).toMatchObject([{ name, attemptsMade: 0, stalledCounter: 0 }]);
+      return delayed;
+    });
+    await space.put(name, events(3, { vehicle_id: 'after' }));
+    await stores.restartCassandra();
+    await space.loaded([name], { withinMs: 40_000 });
+    await eventually(async () =>
+      expect((await space.queue('ingest').getJob(job?.id ?? ''))?.returnvalue).toMatchObject({ state: 'superseded' }),
+    );
+    expect((await space.ledger()).map(({ state }) => state).sort()).toEqual(['loaded', 'superseded']);
+  });
+}, 120_000);
+
 describe('Redis is emptied', async () => {
   const space = await openSpace({}, stores);
 
@@ -323,3 +348,34 @@ describe('a processor is killed', async () => {
     for (const [key, summary] of Object.entries(summariesOf(written).daily)) expect(daily[key]).toEqual(summary);
   });
 }, 240_000);
+
+describe('a processor is stopped while files wait that were in one that died', async () => {
+  const space = await openSpace();
+
+  it('is not held against them: those whose turn has not come are put back', async () => {
+    // Each a second's work or less, and not so large that others are put back for it.
+    const names = Array.from({ length: 6 }, (_, n) => `vehicles_events_suspect_${n}.jsonl`);
+    const content = events(3_500, { vehicle_id: 'suspect' }).map((record) => JSON.stringify(record));
+    for (const name of names) await space.put(name, content.join('\n'));
+    const ingest = space.queue('ingest');
+    const watcher = space.startWatcher();
+    await eventually(async () => expect(await ingest.getJobCountByTypes('waiting', 'prioritized')).toBe(names.length));
+    await watcher.stop();
+    const redis = new Redis(space.config.REDIS_URL ?? '');
+    const jobs = await ingest.getJobs(['waiting', 'prioritized']);
+    for (const { id = '' } of jobs) await redis.hset(ingest.toKey(id), 'stc', 1);
+    redis.disconnect();
+
+    const processor = space.startProcessor();
+    await eventually(async () => expect((await ingest.getActive()).map(({ data }) => data['crashes'])).toContain(1));
+    await processor.stop();
+    const putBack = await ingest.getDelayed();
+    expect(putBack.length).toBeGreaterThan(0);
+    for (const { id = '', data } of putBack) {
+      expect(data['crashes'] ?? 0).toBe(0);
+      expect((await ingest.getJobLogs(id)).logs).toContain('the processor stops');
+    }
+    space.startProcessor();
+    await space.loaded(names);
+  });
+});

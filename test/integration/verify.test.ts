@@ -1,5 +1,6 @@
-import { lstat, readdir, rename, rm, writeFile } from 'node:fs/promises';
+import { lstat, mkdir, readdir, rename, rm, utimes, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
+import { setTimeout as sleep } from 'node:timers/promises';
 import { execa } from 'execa';
 import { beforeAll, describe, expect, it, vi } from 'vitest';
 import { createMetrics } from '../../src/board/metrics.ts';
@@ -13,6 +14,7 @@ import { startProvider } from './provider.ts';
 import { idOf, storedSummaries, summariesOf } from './recomputation.ts';
 import { event, events, status } from './records.ts';
 
+const DAY_MS = 86_400_000;
 const DAY = "day = '2026-11-20'";
 
 /** Runs `pipeline verify --json`, and returns its report and what it failed with. */
@@ -170,6 +172,11 @@ describe('what is stored', async () => {
       by: "DELETE FROM rejected_records WHERE name = 'vehicles_events_3.json' AND version = '$VERSION'",
       problem: /rejected_records: record 2 of vehicles_events_3.json: missing$/,
     },
+    ...[1, 3, 99].map((index) => ({
+      what: `a rejection of record ${index}, which is not rejected`,
+      by: `INSERT INTO rejected_records (name, version, record_index) VALUES ('vehicles_events_3.json', '$VERSION', ${index})`,
+      problem: new RegExp(`rejected_records: record ${index} of vehicles_events_3.json: is not rejected$`),
+    })),
     {
       what: 'counts in the ledger',
       by: "UPDATE files SET loaded = 7, sha256 = 'x' WHERE name = 'vehicles_events_3.json' AND version = '$VERSION'",
@@ -298,6 +305,93 @@ describe('a file that the ledger does not know any more', async () => {
     await space.loaded(names);
     await processor.stop();
     expect(await verified(space)).toMatchObject({ files: 2, differences: 0, failure: '' });
+  });
+});
+
+describe('an archive on a file system of its own', async () => {
+  const space = await openSpace({ AFTER_LOAD: 'archive' });
+  const names = ['vehicles_events_1.json', 'below/vehicles_events_2.json'];
+  const archive = join(space.config.DATA_DIR, 'archive');
+
+  it('is read, under the versions that its files had, and what the ledger forgot is loaded from there', async ({
+    skip,
+  }) => {
+    await mkdir(archive);
+    const { failed } = await execa('mount', ['-t', 'tmpfs', 'none', archive], { reject: false });
+    if (failed) skip('needs the right to mount');
+    try {
+      const roles = [space.startWatcher(), space.startProcessor()];
+      for (const [n, name] of names.entries()) await space.put(name, events(5, { vehicle_id: `v${n}` }));
+      await space.loaded(names);
+      const archived = (await space.ledger()).map(({ name, version }) => `${name}.${version}`);
+      const files = async () => (await readdir(archive, { recursive: true })).filter((path) => path.includes('.'));
+      await eventually(async () => expect((await files()).sort()).toEqual(archived.sort()));
+      await space.aggregated();
+      await Promise.all(roles.map((role) => role.stop()));
+      for (const name of archived) {
+        const { mtimeNs } = await lstat(join(archive, name), { bigint: true });
+        expect(Math.abs(Number(mtimeNs - BigInt(/\d+$/.exec(name)?.[0] ?? 0)))).toBeLessThan(1_000);
+      }
+      const compared = { files: 2, records: 10, waiting: 0, gone: 0, differences: 0, failure: '' };
+      expect(await verified(space)).toMatchObject(compared);
+
+      for (const name of names) await space.read('DELETE FROM files WHERE name = ?', [name]);
+      const problem = 'neither loaded nor queued';
+      const missing = names.map((what) => ({ what, problem, mended: false }));
+      await eventually(async () => {
+        const { examples } = await verified(space);
+        expect(examples).toHaveLength(2);
+        expect(examples).toEqual(expect.arrayContaining(missing));
+      });
+      expect(await verified(space, { repair: true })).toMatchObject({ differences: 2, mended: 2, failure: '' });
+      expect(await files()).toEqual([]);
+      const processor = space.startProcessor();
+      await space.loaded(names);
+      await processor.stop();
+      expect(await space.letters()).toEqual([]);
+      expect(await verified(space)).toMatchObject(compared);
+    } finally {
+      await execa('umount', ['-l', archive]);
+    }
+  });
+});
+
+describe('a record about a day ahead of its file', async () => {
+  const space = await openSpace();
+  const name = 'vehicles_events_ahead.json';
+  const path = join(space.config.DATA_DIR, name);
+  const counts = async () => [await space.count('vehicle_events'), await space.count('rejected_records')];
+
+  it('is rejected each time that version is read, though it is less than a day ahead by then', async () => {
+    const records = events(2, { vehicle_id: 'ahead' });
+    const limit = Date.now() + DAY_MS;
+    const ahead = event({ vehicle_id: 'ahead', event_time: new Date(limit + 4_000).toISOString() });
+    await space.put(name, [...records, ahead]);
+    await settle(space, [name]);
+    expect(await counts()).toEqual([2, 1]);
+
+    const [loaded] = await space.ledger();
+    await space.read('DELETE FROM files WHERE name = ?', [name]);
+    await sleep(limit + 5_000 - DAY_MS - Date.now());
+    await settle(space, [name]);
+    expect(await space.ledger()).toMatchObject([{ version: loaded?.version, loaded: 2, rejected: 1 }]);
+    expect(await counts()).toEqual([2, 1]);
+    expect(await verified(space)).toMatchObject({ differences: 0, failure: '' });
+  });
+
+  it('is taken of a later version, which is no copy then, but further ones of the same bytes are', async () => {
+    const roles = [space.startWatcher(), space.startProcessor()];
+    for (const states of [
+      ['loaded', 'loaded'],
+      ['loaded', 'loaded', 'unchanged'],
+    ]) {
+      await utimes(path, new Date(), new Date());
+      await eventually(async () => expect((await space.ledger()).map(({ state }) => state).sort()).toEqual(states));
+      expect(await counts()).toEqual([3, 1]);
+    }
+    await space.aggregated();
+    await Promise.all(roles.map((role) => role.stop()));
+    expect(await verified(space)).toMatchObject({ files: 1, records: 3, differences: 0, failure: '' });
   });
 });
 

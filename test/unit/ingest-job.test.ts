@@ -40,6 +40,8 @@ describe('a file version', () => {
     const file = { name: 'a.json', size: 1, mtimeNs: '1795000000000000000000000' };
     expect(ingestJobSchema.safeParse(file).success).toBe(true);
     expect(new Date(mtimeMs(file)).toISOString()).toBe('+275760-09-13T00:00:00.000Z');
+    const earlier = { ...file, mtimeNs: `-${file.mtimeNs}` };
+    expect(new Date(mtimeMs(earlier)).toISOString()).toBe('-271821-04-20T00:00:00.000Z');
   });
 
   it('is what the data of a job must be', () => {

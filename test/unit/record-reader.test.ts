@@ -24,7 +24,11 @@ interface Reading {
 }
 
 /** What the reader makes of a file, or what it says is wrong with it. */
-async function read(extension: string, content: Buffer | string, mayGrow = false): Promise<Reading | string> {
+async function read(
+  extension: string,
+  content: Buffer | string,
+  { mayGrow = false, writtenAt = Date.parse('2026-11-22T00:00:00Z') } = {},
+): Promise<Reading | string> {
   const name = `vehicles_events_x.${extension}`;
   await writeFile(join(folder, name), content);
   const kind = datasetOf(name);
@@ -35,7 +39,7 @@ async function read(extension: string, content: Buffer | string, mayGrow = false
   try {
     const chunks = readRecords(file, {
       ...kind,
-      context: { lineage: { name, version: '1' }, sourceTimeZone: 'UTC', now: Date.parse('2026-11-22T00:00:00Z') },
+      context: { lineage: { name, version: '1' }, writtenAt, sourceTimeZone: 'UTC' },
       maxRecordBytes: 1024 ** 2,
       maxBytes: MAX_BYTES,
       mayGrow,
@@ -97,7 +101,7 @@ it('half a line at the end of a file that may still grow is no bad record, where
     const wanted = isWhole
       ? { ids: ids.slice(0, end === start ? 1 : 2), rejected: [] }
       : expect.stringMatching(/^ends with record 1: not /);
-    expect(await read('jsonl', bytes, true), `cut at ${end}`).toEqual(wanted);
+    expect(await read('jsonl', bytes, { mayGrow: true }), `cut at ${end}`).toEqual(wanted);
   }
 });
 
@@ -233,6 +237,29 @@ it('a million tiny records are counted, some thousands at a time', async () => {
     expect(reading.rejected).toHaveLength(1_000_000);
     expect(reading.rejected.at(-1)).toEqual({ index: 999_999, field: '', reason: 'expected an object, not number' });
   }
+});
+
+describe('a record that is ahead of its file', () => {
+  it.each([
+    ['by a day is taken', '2026-11-22T00:00:00Z', '2026-11-23T00:00:00.000Z', 1],
+    ['by more than a day is rejected', '2026-11-22T00:00:00Z', '2026-11-23T00:00:00.001Z', 0],
+    ['is rejected, however late it is read', '2020-01-01T00:00:00Z', '2020-01-02T00:00:00.001Z', 0],
+    ['is taken where the clock of the file was never set', '1980-01-01T00:00:00Z', '2026-11-22T00:00:00Z', 1],
+    ['is measured by the time of the file also where that is ahead', '2500-01-01T00:00:00Z', '2500-01-01T09:00:00Z', 1],
+  ] as const)('%s', async (_what, writtenAt, time, taken) => {
+    const record = event({ event_time: time });
+    const reason = 'more than a day after its file was written';
+    const wanted =
+      taken === 1
+        ? { ids: [idOf(record)], rejected: [] }
+        : { ids: [], rejected: [{ index: 0, field: 'event_time', reason }] };
+    for (const [extension, text] of [
+      ['json', JSON.stringify([record])],
+      ['jsonl', JSON.stringify(record)],
+    ] as const) {
+      expect(await read(extension, text, { writtenAt: Date.parse(writtenAt) })).toEqual(wanted);
+    }
+  });
 });
 
 describe('a text in another encoding is refused', () => {
