@@ -27,6 +27,8 @@ export const ingestJobSchema = z.object({
   mtimeNs: z.string().regex(/^-?\d{1,30}$/),
   /** How often its processor died while it was the suspect there. */
   crashes: z.number().int().nonnegative().optional(),
+  /** How often Cassandra failed at it while it did other work. */
+  refusals: z.number().int().nonnegative().optional(),
 });
 export type IngestJob = z.infer<typeof ingestJobSchema>;
 
