@@ -14,7 +14,7 @@ import {
 import { isRedisAnswer } from '../queues/redis.ts';
 import { isLoaded, ledgerRow, readVersions, settleDeadLetter } from '../storage/files.ts';
 import { isOutlived } from './ingest.ts';
-import { MAX_STARTS, workerOptions, type ProcessorNeeds } from './processor.ts';
+import { workerOptions, type ProcessorNeeds } from './processor.ts';
 
 const SWEEP_MS = 10_000;
 const SWEEP_PAGE = 500;
@@ -46,14 +46,14 @@ export function createDeadLetterWorker(needs: ProcessorNeeds): Worker<DeadLetter
 /**
  * The one place where an ingest job that has failed for good becomes a dead letter: ledger, then dead-letter queue, then
  * out of ingest. Each step can be repeated, and a sweep does so for jobs whose processor died between two of them. What
- * Redis refused is not held against a file.
+ * Redis refused is never held against a file: nothing in one can be the cause.
  */
 export function createDeadLetters(needs: ProcessorNeeds) {
   const { store, ingestQueue, deadLetterQueue, counters, log, workerName } = needs;
   const moving = new Set<Promise<void>>();
 
   async function move(job: FailedJob): Promise<void> {
-    if (isRedisAnswer(job.failedReason) && job.attemptsStarted < MAX_STARTS) {
+    if (isRedisAnswer(job.failedReason)) {
       if (await job.isFailed()) await job.retry('failed', { resetAttemptsMade: true });
       return;
     }

@@ -16,7 +16,7 @@ import {
   type IngestResult,
 } from '../queues/ingest.ts';
 import { createChangeLog } from '../storage/change-log.ts';
-import { isStoreAway } from '../storage/client.ts';
+import { isShortOfReplicas, isStoreAway } from '../storage/client.ts';
 import {
   isLoaded,
   ledgerRow,
@@ -33,12 +33,14 @@ import { together } from '../storage/together.ts';
 import { FileGone, FileProblem, isSameVersion, openDataFile, type DataFile } from './data-file.ts';
 import { checkFile, loadFile, type LoadOptions } from './load-file.ts';
 import { pauseWhileAway } from './pause-while-away.ts';
-import { logFailures, MAX_STARTS, workerOptions, type ProcessorNeeds } from './processor.ts';
+import { logFailures, workerOptions, type ProcessorNeeds } from './processor.ts';
 
 /** A file that changed less than this ago may not be whole yet; what is wrong with it may mend itself. */
 const STILL_MS = 2_000;
 /** A file that was the suspect when its processor ended, so many times, after it was among those of another. */
 const MAX_CRASHES = 2;
+/** A file that Cassandra failed at, so many times within about an hour, while it did other work. */
+const MAX_REFUSALS = 12;
 /** What one process loads at once, in units of a small file; a large one counts as so many, a piece of it is in memory. */
 const UNITS_AT_ONCE = 256;
 const UNIT_BYTES = 64 * 1024;
@@ -69,7 +71,7 @@ export function createIngestWorker(shared: ProcessorNeeds): Worker<IngestJob, In
   });
   const announced = createChangeLog(store, config.SETTLE_SECONDS * 1000);
   const needs: IngestNeeds = { ...shared, lookUp, announced, writeRows: createRowWriter(store) };
-  const away = pauseWhileAway(store, log);
+  const pause = pauseWhileAway(store, log);
   const room = new Semaphore(UNITS_AT_ONCE);
   const suspects = new Mutex(new NotNow('another file that may have ended its processor is loaded first'));
   let isLargeSuspected = false;
@@ -96,6 +98,23 @@ export function createIngestWorker(shared: ProcessorNeeds): Worker<IngestJob, In
     return await turn;
   }
 
+  /**
+   * How long a file waits that Cassandra failed at. When Cassandra fails at all else, too, that says nothing about the file,
+   * and the worker is paused. Otherwise it may be this file that it cannot take: others go on, and this one is tried again
+   * later and later, at times of its own, so that what it failed together with does not fail with it again.
+   *
+   * @throws UnrecoverableError at the last time
+   */
+  async function waitForStore(job: IngestBullJob, error: unknown): Promise<number> {
+    const isAboutFile = (await pause(worker)) && !isShortOfReplicas(error);
+    if (!isAboutFile) return PUT_BACK_MS;
+    const refusals = (job.data.refusals ?? 0) + 1;
+    if (refusals >= MAX_REFUSALS)
+      throw new UnrecoverableError(`Cassandra failed at it ${refusals} times and did other work: ${reasonOf(error)}`);
+    await job.updateData({ ...job.data, refusals });
+    return PUT_BACK_MS * 2 ** (refusals - 1) * (0.5 + Math.random());
+  }
+
   async function process(job: IngestBullJob, token?: string): Promise<IngestResult> {
     try {
       const wanted = fileOf(job);
@@ -103,16 +122,14 @@ export function createIngestWorker(shared: ProcessorNeeds): Worker<IngestJob, In
       const order = job.priority === 0 ? FIRST : LATER;
       return await room.runExclusive(() => ingest(job, wanted, needs), unitsOf(wanted), order);
     } catch (error) {
-      const storeAway = isStoreAway(error) && job.attemptsStarted < MAX_STARTS;
+      const storeAway = isStoreAway(error);
       if (!storeAway && !(error instanceof NotNow)) throw error;
-      const reason = error instanceof Error ? error.message : String(error);
+      const reason = reasonOf(error);
       log[storeAway ? 'info' : 'debug']({ queue: INGEST_QUEUE, job: job.id, file: job.name, reason }, 'file put back');
-      if (storeAway) {
-        away.pause(worker);
-        await job.updateData({ ...job.data, interrupted: true });
-      }
+      if (storeAway) await job.updateData({ ...job.data, interrupted: true });
+      const delay = storeAway ? await waitForStore(job, error) : PUT_BACK_MS;
       await job.log(reason);
-      await job.moveToDelayed(Date.now() + PUT_BACK_MS, token);
+      await job.moveToDelayed(Date.now() + delay, token);
       throw new DelayedError();
     }
   }
@@ -122,6 +139,8 @@ export function createIngestWorker(shared: ProcessorNeeds): Worker<IngestJob, In
   logFailures(worker, needs);
   return worker;
 }
+
+const reasonOf = (error: unknown) => (error instanceof Error ? error.message : String(error));
 
 /** How many UNITS_AT_ONCE a load takes. */
 function unitsOf({ name, size }: IngestJob): number {

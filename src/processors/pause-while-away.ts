@@ -2,25 +2,42 @@ import { setTimeout as sleep } from 'node:timers/promises';
 import type { Worker } from 'bullmq';
 import type { Logger } from 'pino';
 import type { Store } from '../storage/client.ts';
+import { tryLedger } from '../storage/files.ts';
 
 const ASK_EVERY_MS = 1_000;
 
-/** Keeps a worker from taking jobs that it could only put back: paused until Cassandra answers again. */
-export function pauseWhileAway(store: Store, log: Logger) {
-  let isPaused = false;
+/**
+ * Keeps a worker from taking jobs that it could only put back: paused until Cassandra does again what loads need.
+ *
+ * @returns the function to be called with each such job; resolves to whether Cassandra did all of it at once
+ */
+export function pauseWhileAway(store: Store, log: Logger): (worker: Worker) => Promise<boolean> {
+  let answer: Promise<boolean> | undefined;
 
-  async function resumeWhenBack(worker: Worker): Promise<void> {
-    do await sleep(ASK_EVERY_MS, undefined, { ref: false });
-    while ((await store.run('SELECT key FROM system.local').catch(() => undefined)) === undefined);
-    log.info('cassandra answers again, jobs are taken again');
-    isPaused = false;
+  const works = () =>
+    tryLedger(store).then(
+      () => true,
+      () => false,
+    );
+
+  async function resumeWhenBack(worker: Worker, first: Promise<boolean>): Promise<void> {
+    if (!(await first)) {
+      do await sleep(ASK_EVERY_MS, undefined, { ref: false });
+      while (!(await works()));
+      log.info('cassandra works again, jobs are taken again');
+    }
+    answer = undefined;
     if (worker.closing === undefined) void worker.resume();
   }
 
-  const pause = (worker: Worker): void => {
+  return (worker) => {
     void worker.pause(true).catch((error: unknown) => log.warn({ err: error }, 'worker did not pause'));
-    if (!isPaused) void resumeWhenBack(worker);
-    isPaused = true;
+    if (answer === undefined) {
+      const first = works();
+      void resumeWhenBack(worker, first);
+      // One that hangs is not waited for: the job is to be put back soon.
+      answer = Promise.race([first, sleep(ASK_EVERY_MS, false, { ref: false })]);
+    }
+    return answer;
   };
-  return { pause };
 }

@@ -5,9 +5,6 @@ import type { Counters } from '../queues/counters.ts';
 import type { Queues } from '../queues/open.ts';
 import type { Store } from '../storage/client.ts';
 
-/** A store that was away is waited for without counting an attempt, but not for ever by one job. */
-export const MAX_STARTS = 1_000;
-
 /** What the processors of one process share. */
 export interface ProcessorNeeds extends Queues {
   readonly config: Config;

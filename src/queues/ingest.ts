@@ -29,6 +29,8 @@ export const ingestJobSchema = z.object({
   crashes: z.number().int().nonnegative().optional(),
   /** A store went away while it was loaded, so that its load may be announced. */
   interrupted: z.boolean().optional(),
+  /** How often Cassandra failed at it while it did other work. */
+  refusals: z.number().int().nonnegative().optional(),
 });
 export type IngestJob = z.infer<typeof ingestJobSchema>;
 

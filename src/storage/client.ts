@@ -193,6 +193,14 @@ export function isStoreAway(error: unknown): boolean {
   return [NoHostAvailableError, OperationTimedOutError, BusyConnectionError].some((kind) => error instanceof kind);
 }
 
+/** Whether too few replicas were up for a request, whatever it was: it has not even been tried. */
+export function isShortOfReplicas(error: unknown): boolean {
+  // The driver asks another node then. Where there is none, it says that none is available, and why.
+  const causes = error instanceof errors.NoHostAvailableError ? Object.values(error.innerErrors) : [error];
+  const code: number = types.responseErrorCodes.unavailableException;
+  return causes.some((cause) => cause instanceof errors.ResponseError && cause.code === code);
+}
+
 function connectProblem(error: unknown, config: Config, keyspace: string): string {
   const where = `Cassandra at ${contactPoints(config).join(', ')} port ${config.CASSANDRA_PORT}`;
   const inner: unknown = error instanceof errors.NoHostAvailableError ? Object.values(error.innerErrors)[0] : error;

@@ -11,7 +11,7 @@ import { findRedisBinary, startRedis } from '../../src/local/redis.ts';
 import { eventually, openSpace } from './pipeline.ts';
 import { expectAllLoaded, startProvider, type ProvidedFile } from './provider.ts';
 import { idOf, storedSummaries, summariesOf } from './recomputation.ts';
-import { events } from './records.ts';
+import { events, status } from './records.ts';
 
 const LIB = resolve(import.meta.dirname, '../../.local/lib');
 const BROKEN = '[{"vehicle_id": ';
@@ -32,7 +32,8 @@ async function ownStores() {
       directory: join(folder, 'cassandra'),
       port: cassandraPort,
       heapMb: 512,
-      settings: { auto_snapshot: false },
+      // There is no room for what a table with `cdc = true` logs: each write to one fails.
+      settings: { auto_snapshot: false, cdc_enabled: true, cdc_total_space: '1MiB' },
     });
   let [redis, cassandra] = await Promise.all([startOwnRedis(), startOwnCassandra()]);
   afterAll(async () => {
@@ -123,6 +124,69 @@ describe('a file is replaced while Cassandra is away in the middle of its load',
     expect((await space.ledger()).map(({ state }) => state).sort()).toEqual(['loaded', 'superseded']);
   });
 }, 120_000);
+
+describe('Cassandra answers, but too few replicas are there to load', async () => {
+  const space = await openSpace({ INGEST_ATTEMPTS: 2 }, stores);
+  const ingest = space.queue('ingest');
+  const replicate = (copies: number) =>
+    space.read(
+      `ALTER KEYSPACE ${space.config.CASSANDRA_KEYSPACE} WITH replication = ` +
+        `{'class': 'NetworkTopologyStrategy', 'datacenter1': ${copies}}`,
+    );
+
+  it('for many seconds: no file is tried in vain again and again, and all are loaded when they are back', async () => {
+    space.startWatcher();
+    space.startProcessor();
+    const provider = startProvider(space, 'quorum');
+    await provider.hasWritten(5);
+    await space.loaded(['vehicles_events_quorum_0.json']);
+    // Two of three copies would have to be there, and there is one node.
+    await replicate(3);
+    const files = provider.written.length;
+    await provider.hasWritten(files + 40);
+    await provider.stop();
+    await sleep(15_000);
+    const waiting = await ingest.getJobs(['waiting', 'prioritized', 'delayed', 'active']);
+    expect(waiting.length).toBeGreaterThan(20);
+    expect(Math.max(...waiting.map(({ attemptsStarted }) => attemptsStarted))).toBeLessThanOrEqual(2);
+    await replicate(1);
+    await expectAllLoaded(space, provider.written);
+    expect(await ingest.getFailedCount()).toBe(0);
+  });
+}, 120_000);
+
+describe('Cassandra refuses what one file holds, and nothing else', async () => {
+  const space = await openSpace({ INGEST_ATTEMPTS: 2 }, stores);
+  const ingest = space.queue('ingest');
+
+  it('again and again: others are loaded meanwhile, and in the end it is a dead letter', async () => {
+    const name = 'vehicles_status_refused.json';
+    await space.read('ALTER TABLE vehicle_status_history WITH cdc = true');
+    await space.put(name, [status()]);
+    space.startWatcher();
+    space.startProcessor();
+    const job = await eventually(async () => {
+      const [delayed] = await ingest.getDelayed();
+      expect(delayed?.data).toMatchObject({ name, refusals: 1 });
+      return delayed;
+    });
+    await space.put('vehicles_events_other.json', events(3));
+    await space.loaded(['vehicles_events_other.json'], { withinMs: 3_000 });
+    expect(await space.letters()).toEqual([]);
+    await job?.updateData({ ...job.data, refusals: 11 });
+    await job?.promote().catch(() => undefined);
+    await eventually(async () =>
+      expect(await space.letters()).toMatchObject([
+        {
+          name,
+          reason: expect.stringMatching(
+            /^Cassandra failed at it 12 times and did other work: Server failure/,
+          ) as unknown,
+        },
+      ]),
+    );
+  });
+}, 60_000);
 
 describe('Redis is emptied', async () => {
   const space = await openSpace({}, stores);
