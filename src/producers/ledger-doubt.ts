@@ -3,7 +3,7 @@ import { isLoaded, type KnownVersion } from '../storage/files.ts';
 
 const JOB = 'folder';
 
-/** Rows that were written after `from`, and not after `until`, may speak of a load whose last records are gone. */
+/** Rows that were written after `from`, of loads that began by `until`, may speak of records that are gone. */
 interface Doubt {
   readonly from: number;
   readonly until: number;
@@ -58,8 +58,8 @@ export function createLedgerDoubt(store: Store, durableMs: number) {
       await note({ at, generations: new Map([...before.generations, ...generations]), doubts });
       return isForgetful;
     },
-    isDoubtful: ({ state, finishedAt }: KnownVersion): boolean =>
-      isLoaded(state) && seen?.doubts.some(({ from, until }) => finishedAt > from && finishedAt <= until) === true,
+    isDoubtful: ({ state, startedAt, finishedAt }: KnownVersion): boolean =>
+      isLoaded(state) && seen?.doubts.some(({ from, until }) => finishedAt > from && startedAt <= until) === true,
     /** Whether all of a load that the ledger speaks of, and that is not in doubt, is on disk. */
     isDurable: ({ finishedAt }: KnownVersion): boolean => seen !== undefined && finishedAt <= seen.at - durableMs,
     /** To be called when doubtful rows were taken out of the ledger. */

@@ -20,6 +20,13 @@ const STILL_MS = 500;
 /** What the parts of the producer share. */
 export type ProducerNeeds = Runtime & Queues & { readonly store: Store };
 
+/** Whether a version was taken for a copy of one that is not loaded, or in doubt. */
+function isCopyOfNothing(row: KnownVersion, known: readonly KnownVersion[], inDoubt: readonly KnownVersion[]): boolean {
+  const isOrigin = (one: KnownVersion) =>
+    one.name === row.name && one.state === 'loaded' && one.sha256 === row.sha256 && !inDoubt.includes(one);
+  return row.state === 'unchanged' && !known.some(isOrigin);
+}
+
 /** Compares the folder with the ledger, which is the truth, and queues what is not loaded. */
 export function createReconciliation(needs: ProducerNeeds) {
   const { config, store, ingestQueue, deadLetterQueue, log } = needs;
@@ -70,14 +77,19 @@ export function createReconciliation(needs: ProducerNeeds) {
       const known = new Map(rows.map((row) => [`${row.version} ${row.name}`, row]));
       const missing: IngestJob[] = [];
       const doubtful = rows.filter(doubt.isDoubtful);
+      const forget = async (some: readonly KnownVersion[]) => {
+        for (const one of some) await forgetFile(store, one);
+        if (some.length > 0) doubt.forgot();
+      };
       for (const file of page) {
         const row = known.get(`${versionOf(file)} ${file.name}`);
-        if (row === undefined || row.state === 'superseded') missing.push(file);
-        else if (doubt.isDoubtful(row)) {
-          // With it what it may be a copy of, or its content would be taken for loaded again.
-          const isSame = ({ name, sha256 }: KnownVersion) => name === file.name && sha256 === row.sha256;
-          for (const one of doubtful.filter(isSame)) await forgetFile(store, one);
-          doubt.forgot();
+        const inDoubt = doubtful.filter(({ name }) => name === file.name);
+        if (row === undefined || row.state === 'superseded') {
+          // What it may turn out to be a copy of, or its content would be taken for loaded.
+          await forget(inDoubt);
+          missing.push(file);
+        } else if (doubt.isDoubtful(row) || isCopyOfNothing(row, rows, inDoubt)) {
+          await forget([row, ...inDoubt.filter((one) => one !== row && one.sha256 === row.sha256)]);
           missing.push(file);
         } else if (row.state === 'dead_letter') await restoreDeadLetter(file, row);
         else if (AFTER_LOAD === 'keep' || row.state === 'discarded') settledNow.set(file.name, row.version);
