@@ -4,7 +4,7 @@ import { enqueueFiles, hasRoom, ingestJobId, isYoungerThan, versionOf, type Inge
 import type { Queues } from '../queues/open.ts';
 import type { Runtime } from '../runtime.ts';
 import type { Store } from '../storage/client.ts';
-import { forgetFile, readVersions, type KnownVersion } from '../storage/files.ts';
+import { forgetFile, originOf, readVersions, type KnownVersion } from '../storage/files.ts';
 import { namesBelow, versionNow } from './data-folder.ts';
 import { createLedgerDoubt } from './ledger-doubt.ts';
 import { takeOut } from './removal.ts';
@@ -19,13 +19,6 @@ const STILL_MS = 500;
 
 /** What the parts of the producer share. */
 export type ProducerNeeds = Runtime & Queues & { readonly store: Store };
-
-/** Whether a version was taken for a copy of one that is not loaded, or in doubt. */
-function isCopyOfNothing(row: KnownVersion, known: readonly KnownVersion[], inDoubt: readonly KnownVersion[]): boolean {
-  const isOrigin = (one: KnownVersion) =>
-    one.name === row.name && one.state === 'loaded' && one.sha256 === row.sha256 && !inDoubt.includes(one);
-  return row.state === 'unchanged' && !known.some(isOrigin);
-}
 
 /** Compares the folder with the ledger, which is the truth, and queues what is not loaded. */
 export function createReconciliation(needs: ProducerNeeds) {
@@ -77,6 +70,7 @@ export function createReconciliation(needs: ProducerNeeds) {
       const known = new Map(rows.map((row) => [`${row.version} ${row.name}`, row]));
       const missing: IngestJob[] = [];
       const doubtful = rows.filter(doubt.isDoubtful);
+      const certain = ({ name }: IngestJob) => rows.filter((row) => row.name === name && !doubtful.includes(row));
       const forget = async (some: readonly KnownVersion[]) => {
         for (const one of some) await forgetFile(store, one);
         if (some.length > 0) doubt.forgot();
@@ -88,7 +82,7 @@ export function createReconciliation(needs: ProducerNeeds) {
           // What it may turn out to be a copy of, or its content would be taken for loaded.
           await forget(inDoubt);
           missing.push(file);
-        } else if (doubt.isDoubtful(row) || isCopyOfNothing(row, rows, inDoubt)) {
+        } else if (doubt.isDoubtful(row) || (row.state === 'unchanged' && originOf(row, certain(file)) === undefined)) {
           await forget([row, ...inDoubt.filter((one) => one !== row && one.sha256 === row.sha256)]);
           missing.push(file);
         } else if (row.state === 'dead_letter') await restoreDeadLetter(file, row);
