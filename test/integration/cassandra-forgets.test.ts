@@ -123,8 +123,10 @@ it.each([false, true])(
     await processor.stop();
     if (isCopiedAgain) await space.put('vehicles_events_1.json', records);
     await killAndRestart(space);
-    expect((await space.ledger()).map(({ state }) => state).sort()).toEqual(['loaded', 'unchanged']);
-    expect(await space.count('vehicle_events')).toBe(0);
+    await eventually(async () => {
+      expect((await space.ledger()).map(({ state }) => state).sort()).toEqual(['loaded', 'unchanged']);
+      expect(await space.count('vehicle_events')).toBe(0);
+    });
 
     space.startWatcher();
     space.startProcessor();
