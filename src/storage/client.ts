@@ -1,9 +1,10 @@
 import { readFileSync } from 'node:fs';
-import { auth, Client, errors, policies, types, type ClientOptions, type Host } from 'cassandra-driver';
+import { auth, errors, policies, types, type ClientOptions, type Host } from 'cassandra-driver';
 import pLimit from 'p-limit';
 import type { Logger } from 'pino';
 import { UsageError, type Config } from '../config.ts';
 import type { Row } from '../datasets/dataset.ts';
+import { createClient } from './driver.ts';
 
 /** Requests of one process under way at once. A connection refuses more than 2,048; far fewer keep Cassandra busy. */
 const MAX_IN_FLIGHT = 256;
@@ -88,7 +89,7 @@ const valuesOf = ({ values, timestamp }: Row) => (timestamp === undefined ? valu
  * @throws UsageError when no contact point answers within five seconds, the login is refused or the keyspace is missing
  */
 export async function connectStore(config: Config, log: Logger, keyspace = config.CASSANDRA_KEYSPACE) {
-  const client = new Client(clientOptions(config, keyspace));
+  const client = createClient(clientOptions(config, keyspace));
   try {
     await client.connect();
   } catch (error) {

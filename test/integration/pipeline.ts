@@ -3,7 +3,7 @@ import { mkdir, mkdtemp, readFile, rename, rm, utimes, writeFile } from 'node:fs
 import { tmpdir } from 'node:os';
 import { dirname, join, resolve } from 'node:path';
 import { Queue } from 'bullmq';
-import { Client, policies, types } from 'cassandra-driver';
+import { policies, types } from 'cassandra-driver';
 import { execa } from 'execa';
 import { Redis, type Cluster } from 'ioredis';
 import { destination, pino } from 'pino';
@@ -11,6 +11,7 @@ import { afterAll, afterEach, expect, inject, vi } from 'vitest';
 import { processJobs, watch } from '../../src/commands/roles.ts';
 import { parseConfig, type Config } from '../../src/config.ts';
 import { createShutdown, type Runtime } from '../../src/runtime.ts';
+import { createClient } from '../../src/storage/driver.ts';
 import { migrate } from '../../src/storage/migrations.ts';
 
 const PROGRAM = resolve(import.meta.dirname, '../../bin/pipeline.js');
@@ -147,7 +148,7 @@ export async function openSpace(
   await mkdir(config.DATA_DIR);
   await migrate(config, log);
 
-  const client = new Client({
+  const client = createClient({
     contactPoints: cassandraHosts,
     localDataCenter: 'datacenter1',
     protocolOptions: { port: config.CASSANDRA_PORT },

@@ -4,12 +4,13 @@ import { appendFile, mkdir, readFile, rm, writeFile } from 'node:fs/promises';
 import { join, resolve } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { Queue } from 'bullmq';
-import { Client, policies, types } from 'cassandra-driver';
+import { policies, types } from 'cassandra-driver';
 import { execa } from 'execa';
 import { Redis } from 'ioredis';
 import { findCassandraJars, startCassandra } from '../../src/local/cassandra.ts';
 import { freePort } from '../../src/local/ports.ts';
 import { findRedisBinary, startRedis } from '../../src/local/redis.ts';
+import { createClient } from '../../src/storage/driver.ts';
 import { startProxy } from './proxy.ts';
 
 const ROOT = resolve(import.meta.dirname, '../..');
@@ -146,7 +147,7 @@ export async function startRig(folder: string) {
     TORTURE_CONTROL: control,
   };
   await execa(process.execPath, [PROGRAM, 'migrate'], { cwd: folder, env: environment });
-  const client = new Client({
+  const client = createClient({
     contactPoints: [`127.0.0.1:${cassandraPort}`],
     localDataCenter: 'datacenter1',
     keyspace: KEYSPACE,
