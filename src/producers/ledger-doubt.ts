@@ -2,6 +2,8 @@ import { hasRestarted, type Generations, type Store } from '../storage/client.ts
 import { isLoaded, type KnownVersion } from '../storage/files.ts';
 
 const JOB = 'folder';
+/** A load that began before a node was started anew may end this long after, and is in doubt then. */
+const LONGEST_LOAD_MS = 3_600_000;
 
 /** Rows that were written after `from`, of loads that began by `until`, may speak of records that are gone. */
 interface Doubt {
@@ -66,10 +68,11 @@ export function createLedgerDoubt(store: Store, durableMs: number) {
     forgot: (): void => {
       forgotAt = store.now();
     },
-    /** To be called when the whole folder was compared, with when that began, in ms since the epoch. */
+    /** To be called when the whole folder was compared, with when that began, in ms since the epoch: forgets old doubts. */
     compared: async (startedAt: number): Promise<void> => {
-      if (seen === undefined || seen.doubts.length === 0 || startedAt - forgotAt < durableMs) return;
-      await note({ ...seen, doubts: seen.doubts.filter(({ until }) => until > startedAt) });
+      if (seen === undefined || startedAt - forgotAt < durableMs) return;
+      const doubts = seen.doubts.filter(({ until }) => until > startedAt - LONGEST_LOAD_MS);
+      if (doubts.length < seen.doubts.length) await note({ ...seen, doubts });
     },
   };
 }

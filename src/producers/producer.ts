@@ -1,5 +1,7 @@
 import { setTimeout as sleep } from 'node:timers/promises';
+import type { Logger } from 'pino';
 import { enqueueFiles, hasRoom, type IngestJob } from '../queues/ingest.ts';
+import { createLetterRestorer } from './letters.ts';
 import { createReconciliation, type ProducerNeeds } from './reconciliation.ts';
 import { putBackLeaving } from './removal.ts';
 import { createTimekeeper } from './schedule.ts';
@@ -11,12 +13,26 @@ const BURST = 500;
 const MAX_PENDING = 10_000;
 const LOOK_AGAIN_MS = 1_000;
 
+/** What is done again and again, once at a time, beside the comparison, which may wait for room in the queue for hours. */
+function createBeside(failure: string, task: () => Promise<void>, log: Logger) {
+  let underWay: Promise<void> | undefined;
+  const start = () => {
+    underWay ??= task()
+      .catch((error: unknown) => log.warn({ reason: error instanceof Error ? error.message : String(error) }, failure))
+      .finally(() => (underWay = undefined));
+  };
+  return { start, ended: () => underWay };
+}
+
 /** Queues what the watcher hints at, at once, and what the ledger lacks, again and again; keeps the schedule. */
 export async function startProducer(needs: ProducerNeeds) {
   const { config, store, queues, ingestQueue, log } = needs;
   const { run } = createReconciliation(needs);
-  const keepTime = createTimekeeper(needs);
-  let keeping: Promise<void> | undefined;
+  const besides = [
+    createBeside('the time of jobs was not looked at', createTimekeeper(needs), log),
+    createBeside('letters were not restored', createLetterRestorer(needs, needs.shutdown.signal), log),
+  ];
+  const doBesides = () => besides.forEach(({ start }) => start());
   let pending: IngestJob[] = [];
   let queueing: Promise<void> | undefined;
   let wake = new AbortController();
@@ -36,18 +52,6 @@ export async function startProducer(needs: ProducerNeeds) {
     queueing ??= queuePending()
       .catch((error: unknown) => log.warn({ err: error }, 'arrivals left to reconciliation'))
       .finally(() => (queueing = undefined));
-  }
-
-  /** Beside the comparison, which may wait for room in the queue for hours. */
-  function keepTimeOfJobs(): void {
-    keeping ??= keepTime()
-      .catch((error: unknown) => {
-        log.warn(
-          { reason: error instanceof Error ? error.message : String(error) },
-          'the time of jobs was not looked at',
-        );
-      })
-      .finally(() => (keeping = undefined));
   }
 
   /** @returns how many files were left because they may still be written */
@@ -77,10 +81,10 @@ export async function startProducer(needs: ProducerNeeds) {
   await putBackLeaving(config.DATA_DIR);
   const watcher = await watchFolder(config.DATA_DIR, onArrival, log);
   const reconciling = reconcileAgainAndAgain();
-  keepTimeOfJobs();
-  const timer = setInterval(keepTimeOfJobs, config.RECONCILE_SECONDS * 1000);
+  doBesides();
+  const timer = setInterval(doBesides, config.RECONCILE_SECONDS * 1000);
   queues.connection.on('ready', () => {
-    keepTimeOfJobs();
+    doBesides();
     wake.abort();
   });
   store.onReturn(() => wake.abort());
@@ -89,7 +93,7 @@ export async function startProducer(needs: ProducerNeeds) {
     wake.abort();
     clearInterval(timer);
     watcher.close();
-    await Promise.all([queueing, keeping, reconciling]);
+    await Promise.all([queueing, reconciling, ...besides.map(({ ended }) => ended())]);
   };
   return { close };
 }

@@ -1,12 +1,12 @@
 import { setImmediate as breathe, setTimeout as sleep } from 'node:timers/promises';
-import { addDeadLetter } from '../queues/dead-letter.ts';
-import { enqueueFiles, hasRoom, ingestJobId, isYoungerThan, versionOf, type IngestJob } from '../queues/ingest.ts';
+import { enqueueFiles, hasRoom, isYoungerThan, versionOf, type IngestJob } from '../queues/ingest.ts';
 import type { Queues } from '../queues/open.ts';
 import type { Runtime } from '../runtime.ts';
 import type { Store } from '../storage/client.ts';
 import { forgetFile, originOf, readVersions, type KnownVersion } from '../storage/files.ts';
 import { namesBelow, versionNow } from './data-folder.ts';
 import { createLedgerDoubt } from './ledger-doubt.ts';
+import { restoreLetter } from './letters.ts';
 import { takeOut } from './removal.ts';
 
 /** Files that are compared with the ledger, and queued, in one go. */
@@ -22,7 +22,7 @@ export type ProducerNeeds = Runtime & Queues & { readonly store: Store };
 
 /** Compares the folder with the ledger, which is the truth, and queues what is not loaded. */
 export function createReconciliation(needs: ProducerNeeds) {
-  const { config, store, ingestQueue, deadLetterQueue, log } = needs;
+  const { config, store, ingestQueue, log } = needs;
   const { signal } = needs.shutdown;
   const { DATA_DIR, AFTER_LOAD, MAX_QUEUED_FILES } = config;
   /** Versions in the folder that need nothing any more, by name: the ledger need not be asked for them again. */
@@ -32,14 +32,6 @@ export function createReconciliation(needs: ProducerNeeds) {
   /** What Cassandra may have forgotten is not settled any more. */
   async function lookAtNodes(everyMs?: number): Promise<void> {
     if (await doubt.look(everyMs)) settled = new Map();
-  }
-
-  /** Redis may have lost it; one that is there stays as it is, and one that is being retried is left alone. */
-  async function restoreDeadLetter(file: IngestJob, { error, startedAt, finishedAt }: KnownVersion): Promise<void> {
-    const state = await ingestQueue.getJobState(ingestJobId(file));
-    if (state !== 'unknown' && state !== 'completed') return;
-    const letter = { ...file, reason: error ?? 'unknown', startedAt, failedAt: finishedAt, attempts: 0 };
-    await addDeadLetter(deadLetterQueue, letter);
   }
 
   /** Takes a file out of the folder when what was loaded of it is on disk. */
@@ -85,7 +77,7 @@ export function createReconciliation(needs: ProducerNeeds) {
         } else if (doubt.isDoubtful(row) || (row.state === 'unchanged' && originOf(row, certain(file)) === undefined)) {
           await forget([row, ...inDoubt.filter((one) => one !== row && one.sha256 === row.sha256)]);
           missing.push(file);
-        } else if (row.state === 'dead_letter') await restoreDeadLetter(file, row);
+        } else if (row.state === 'dead_letter') await restoreLetter(needs, row);
         else if (AFTER_LOAD === 'keep' || row.state === 'discarded') settledNow.set(file.name, row.version);
         else if (await removeLoaded(file, row)) total.removed += 1;
       }

@@ -43,6 +43,10 @@ export type IngestQueue = Queue<IngestJob, IngestResult>;
 export const versionOf = ({ size, mtimeNs }: Pick<IngestJob, 'size' | 'mtimeNs'>) => `${size}-${mtimeNs}`;
 /** The modification time in ns since the epoch that a version, as the ledger writes it, names. */
 export const mtimeNsOf = (version: string) => version.slice(version.indexOf('-') + 1);
+/** The job of a version, as the ledger writes it. */
+export function jobOfVersion({ name, version }: { readonly name: string; readonly version: string }): IngestJob {
+  return { name, size: Number.parseInt(version, 10), mtimeNs: mtimeNsOf(version) };
+}
 /** The modification time, in ms since the epoch, as far as a date goes: a file system may know of earlier and later ones. */
 export const mtimeMs = ({ mtimeNs }: Pick<IngestJob, 'mtimeNs'>) =>
   Math.max(-MAX_DATE_MS, Math.min(Number(BigInt(mtimeNs) / 1_000_000n), MAX_DATE_MS));

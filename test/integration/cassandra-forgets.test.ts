@@ -3,8 +3,10 @@ import { tmpdir } from 'node:os';
 import { join, resolve } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { afterAll, expect, inject, it } from 'vitest';
+import { openStore } from '../../src/commands/connect.ts';
 import { findCassandraJars, startCassandra } from '../../src/local/cassandra.ts';
 import { freePort } from '../../src/local/ports.ts';
+import { createLedgerDoubt } from '../../src/producers/ledger-doubt.ts';
 import { eventually, openSpace, type Space } from './pipeline.ts';
 import { storedSummaries, summariesOf } from './recomputation.ts';
 import { events } from './records.ts';
@@ -135,3 +137,21 @@ it.each([false, true])(
   },
   120_000,
 );
+
+it('a load that is under way while Cassandra forgets, and ends long after, is in doubt', async () => {
+  const space = await openForgetfulSpace([]);
+  const store = await openStore(space.runtime());
+  const doubt = createLedgerDoubt(store, 100);
+  await doubt.look();
+  const file = { name: '', version: '', sha256: null, rejected: 0, error: null };
+  const load = { ...file, state: 'loaded' as const, startedAt: store.now() };
+  const isDoubtful = (startedAt: number) => doubt.isDoubtful({ ...load, startedAt, finishedAt: store.now() });
+  expect(isDoubtful(load.startedAt)).toBe(false);
+  await killAndRestart(space);
+  await eventually(async () => expect(await doubt.look()).toBe(true));
+  const after = store.now();
+  await sleep(200);
+  await doubt.compared(store.now());
+  expect(isDoubtful(load.startedAt)).toBe(true);
+  expect(isDoubtful(after)).toBe(false);
+}, 120_000);

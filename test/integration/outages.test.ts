@@ -5,6 +5,7 @@ import { setTimeout as sleep } from 'node:timers/promises';
 import { Worker } from 'bullmq';
 import { Redis } from 'ioredis';
 import { afterAll, describe, expect, it } from 'vitest';
+import { discardFailed } from '../../src/commands/failed.ts';
 import { findCassandraJars, startCassandra } from '../../src/local/cassandra.ts';
 import { freePort } from '../../src/local/ports.ts';
 import { findRedisBinary, startRedis } from '../../src/local/redis.ts';
@@ -225,6 +226,28 @@ describe('Redis is emptied', async () => {
     await space.aggregated();
     expect(await storedSummaries(space.read)).toEqual(summariesOf(files.flatMap(({ records }) => records)));
     await Promise.all([again.stop(), watcher.stop()]);
+  });
+
+  it('after the files of dead letters have left the folder: the letters are back, but those that were given up', async () => {
+    const watcher = space.startWatcher();
+    const processor = space.startProcessor();
+    await space.put('vehicles_events_given_up.json', BROKEN, { stoodStill: true });
+    await eventually(async () => expect(await space.letters()).toHaveLength(3));
+    const [givenUp] = (await space.letters()).filter(({ name }) => name === 'vehicles_events_given_up.json');
+    const selection = { files: [givenUp?.id ?? ''], all: false, json: true };
+    await discardFailed(space.runtime(), selection);
+    const kept = (await space.letters()).map(({ id, name, reason }) => ({ id, name, reason }));
+    for (const { name } of [...kept, { name: 'vehicles_events_given_up.json' }])
+      await rm(join(space.config.DATA_DIR, name));
+
+    const redis = new Redis(stores.redisUrl);
+    await redis.flushall();
+    redis.disconnect();
+    await eventually(async () => {
+      const after = (await space.letters()).map(({ id, name, reason }) => ({ id, name, reason }));
+      expect(new Set(after)).toEqual(new Set(kept));
+    });
+    await Promise.all([watcher.stop(), processor.stop()]);
   });
 });
 

@@ -233,9 +233,14 @@ export async function openSpace(
     // Reported by stop(), and not as a rejection that nobody handled.
     done.catch((error: unknown) => log.fatal({ err: error }, 'the command failed'));
     const started = {
+      // As main does: what a command has opened is released once it has ended, also when it was still starting.
       stop: async () => {
-        await opened.stop();
-        await done;
+        opened.shutdown.request();
+        try {
+          await done;
+        } finally {
+          await opened.stop();
+        }
       },
     };
     running.push(started);
