@@ -12,8 +12,8 @@ import {
   type ClaimedWindow,
   type SliceResult,
 } from '../queues/aggregation.ts';
-import { claimWindow, moveWatermark, readAggregationState, recordRun } from '../storage/aggregation-state.ts';
-import { readChanges, SHARDS } from '../storage/change-log.ts';
+import { claimWindow, moveWatermark, readAggregationState, recordRun, TURNS } from '../storage/aggregation-state.ts';
+import { ABANDONED_MS, readChanges, SHARDS } from '../storage/change-log.ts';
 import type { Store } from '../storage/client.ts';
 import { CHANGE_LOG_DAYS } from '../storage/schema.ts';
 import { recomputeDay, storedDays } from '../storage/summaries.ts';
@@ -44,11 +44,11 @@ async function runSlice(slice: AggregationSlice, { store }: ProcessorNeeds): Pro
   const epoch = BigInt(slice.epoch);
   const total = { epoch: slice.epoch, hours: 0, days: 0 };
   const work = createDayHours();
-  // A day may be in several turns: each writes at a time of its own, or ties would be settled column by column. The
-  // turns take far longer than the microseconds that they are apart, so a later run's epoch is greater still.
+  // A day may be in several turns: each writes at a time of its own, or ties would be settled column by column.
   let turn = 0n;
   const flush = async () => {
-    const done = await recompute(store, work.take(), epoch + turn++);
+    const done = await recompute(store, work.take(), epoch + turn);
+    if (turn < TURNS - 1n) turn += 1n;
     total.hours += done.hours;
     total.days += done.days;
   };
@@ -97,6 +97,7 @@ async function aggregate(job: RunJob, token: string, needs: ProcessorNeeds): Pro
   const window: ClaimedWindow = { ...claimed, kind, epoch: String(epoch) };
   const work = kind === 'rebuild' ? undefined : await smallWork(needs, window);
   if (work === undefined) {
+    if (kind === 'rebuild') await appendOpenLoads(store, window);
     await startSlices(job, window, needs);
     const result = await waitForSlices(job, token, window, needs);
     if (result === undefined) throw new Error('slices of the run are missing');
@@ -116,6 +117,12 @@ async function smallWork({ store }: ProcessorNeeds, { after, until }: ClaimedWin
   });
   await Promise.all(shards);
   return work.keys() > KEYS_OF_ONE_JOB ? undefined : work;
+}
+
+/** A rebuild reads rows and not the log, but it too may come between what a load announced and the rows of that load. */
+async function appendOpenLoads(store: Store, { after, until }: ClaimedWindow): Promise<void> {
+  const since = Math.max(after, until - ABANDONED_MS);
+  for (let shard = 0; shard < SHARDS; shard += 1) for await (const _key of readChanges(store, shard, since, until));
 }
 
 async function startSlices(job: RunJob, window: ClaimedWindow, { sliceQueue }: ProcessorNeeds): Promise<void> {

@@ -51,6 +51,8 @@ export function createDeadLetterWorker(needs: ProcessorNeeds): Worker<DeadLetter
 export function createDeadLetters(needs: ProcessorNeeds) {
   const { store, ingestQueue, deadLetterQueue, counters, log, workerName } = needs;
   const moving = new Set<Promise<void>>();
+  /** Most letters stay where they are: each sweep looks at the next page of them. */
+  let sweptTo = 0;
 
   async function move(job: FailedJob): Promise<void> {
     if (isRedisAnswer(job.failedReason)) {
@@ -103,7 +105,9 @@ export function createDeadLetters(needs: ProcessorNeeds) {
 
   async function sweep(): Promise<void> {
     for (const job of await ingestQueue.getFailed(0, SWEEP_PAGE - 1)) await move(job);
-    for (const letter of await deadLetterQueue.getFailed(0, SWEEP_PAGE - 1)) await sweepLetter(letter);
+    const letters = await deadLetterQueue.getFailed(sweptTo, sweptTo + SWEEP_PAGE - 1);
+    for (const letter of letters) await sweepLetter(letter);
+    sweptTo = letters.length < SWEEP_PAGE ? 0 : sweptTo + SWEEP_PAGE;
   }
 
   /**

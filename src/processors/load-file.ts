@@ -2,7 +2,7 @@ import type { ChangeLog, TouchedHour } from '../storage/change-log.ts';
 import type { Store } from '../storage/client.ts';
 import { rejectionRow, type RejectedRecord } from '../storage/files.ts';
 import type { Row } from '../datasets/dataset.ts';
-import { FileProblem, type DataFile } from './data-file.ts';
+import { FileProblem, isSameVersion, type DataFile } from './data-file.ts';
 import { readRecords, type Chunk, type ReadOptions } from './record-reader.ts';
 
 /** Records that are kept between the check of a file and its load; a file with more is read twice. */
@@ -85,6 +85,12 @@ async function* chunksOf(file: DataFile, checked: CheckedFile, options: LoadOpti
     yield* checked.chunks;
     return;
   }
-  const sha256 = yield* readRecords(file, options);
-  if (sha256 !== checked.sha256) throw new Error('changed while it was read');
+  const reading = readRecords(file, options);
+  let next = await reading.next();
+  for (; next.done !== true; next = await reading.next()) {
+    // Nothing is written that was read of another version.
+    if (!isSameVersion(file)) throw new Error('changed while it was read');
+    yield next.value;
+  }
+  if (next.value !== checked.sha256) throw new Error('changed while it was read');
 }

@@ -4,7 +4,7 @@ import { Worker, type Job } from 'bullmq';
 import { dayOf } from '../datasets/time.ts';
 import { VERIFICATION_QUEUE, type VerificationReport } from '../queues/verification.ts';
 import { claimEpoch, readAggregationState } from '../storage/aggregation-state.ts';
-import { pendingHours, SHARDS, type TouchedHour } from '../storage/change-log.ts';
+import { createChangeLog, pendingHours, SHARDS, type TouchedHour } from '../storage/change-log.ts';
 import type { Store } from '../storage/client.ts';
 import { recomputeDay, storedDays, wrongSummaries, type Doubt, type StoredDay } from '../storage/summaries.ts';
 import { allFiles, strayFiles } from '../storage/verification.ts';
@@ -70,12 +70,19 @@ export async function verify(needs: VerificationNeeds, options: VerificationOpti
     report.notDue += due.length === 0 ? 1 : 0;
     return due.length === 0 ? undefined : due.map(({ what }) => what).join(', ');
   }
+  const announced = createChangeLog(store, needs.config.SETTLE_SECONDS * 1000);
+  /** An aggregation that is under way may make the day of hours that it read before: a later one makes it again. */
+  function mendDay({ stored, hours }: DayHours, epoch: Promise<bigint>): Promise<void> {
+    const some = hours === 'all' ? [Date.parse(stored.day)] : [...hours];
+    const touched = some.map((hour) => ({ vehicleId: stored.vehicleId, hour }));
+    return announced(undefined, touched, async () => recomputeDay(store, stored, hours, await epoch));
+  }
   for await (const days of inBatches(isWhole ? allDays(store) : sample.take(), goesOn)) {
     let claimed: ReturnType<typeof claimEpoch> | undefined;
     const claims = days.map(({ stored, hours }): Claim => ({
       what: `${stored.day} of vehicle ${stored.vehicleId}: not what its rows give`,
       problem: () => dueProblem(stored, () => wrongSummaries(store, stored, hours)),
-      mend: async () => recomputeDay(store, stored, hours, await (claimed ??= claimEpoch(store))),
+      mend: () => mendDay({ stored, hours }, (claimed ??= claimEpoch(store))),
     }));
     const strays = days.map(({ stored }): Claim => {
       const find = async () =>

@@ -1,9 +1,14 @@
-import { hasRestarted, type Generations, type Store } from '../storage/client.ts';
+import { hasRestarted, MEASURE_EVERY_MS, type Generations, type Store } from '../storage/client.ts';
 import { isLoaded, type KnownVersion } from '../storage/files.ts';
 
 const JOB = 'folder';
 /** A load that began before a node was started anew may end this long after, and is in doubt then. */
 const LONGEST_LOAD_MS = 3_600_000;
+
+/** Two measurements of one clock differ by less. */
+const CLOCK_STEP_MS = 1_000;
+/** Within this time all processes have measured Cassandra's clock anew. */
+const CLOCK_LAG_MS = 2 * MEASURE_EVERY_MS;
 
 /** Rows that were written after `from`, of loads that began by `until`, may speak of records that are gone. */
 interface Doubt {
@@ -37,6 +42,8 @@ async function readSeen(store: Store): Promise<Seen | undefined> {
  */
 export function createLedgerDoubt(store: Store, durableMs: number) {
   let seen: Seen | undefined;
+  /** How far Cassandra's clock is ahead of the monotonic one, in ms, and when that last changed by the latter. */
+  let clock: { readonly ahead: number; readonly setAt: number } | undefined;
   // The process before this one may have taken a row out of the ledger just now, which a crash could bring back.
   let forgotAt = store.now();
 
@@ -51,19 +58,30 @@ export function createLedgerDoubt(store: Store, durableMs: number) {
     /** Looks at the nodes, unless that was less than `everyMs` ago. Resolves to whether one was started anew since. */
     look: async (everyMs = 0): Promise<boolean> => {
       const at = store.now();
-      if (seen !== undefined && at - seen.at < everyMs) return false;
+      if (seen !== undefined && at >= seen.at && at - seen.at < everyMs) return false;
+      const ahead = at - performance.now();
+      if (Math.abs(ahead - (clock?.ahead ?? ahead)) > CLOCK_STEP_MS) clock = { ahead, setAt: performance.now() };
+      clock ??= { ahead, setAt: -Infinity };
       const generations = await store.generations();
       const before = seen ?? (await readSeen(store)) ?? { at, generations, doubts: [] };
       const isForgetful = hasRestarted(before.generations, generations);
       const doubts = [...before.doubts];
-      if (isForgetful) doubts.push({ from: before.at - durableMs, until: store.now() });
+      if (isForgetful) doubts.push({ from: Math.min(before.at, at) - durableMs, until: store.now() });
       await note({ at, generations: new Map([...before.generations, ...generations]), doubts });
       return isForgetful;
     },
     isDoubtful: ({ state, startedAt, finishedAt }: KnownVersion): boolean =>
-      isLoaded(state) && seen?.doubts.some(({ from, until }) => finishedAt > from && startedAt <= until) === true,
+      isLoaded(state) &&
+      seen?.doubts.some(
+        // What was loaded in the future was loaded before the clock was set back.
+        ({ from, until }) => finishedAt > from && (startedAt <= until || startedAt > store.now()),
+      ) === true,
     /** Whether all of a load that the ledger speaks of, and that is not in doubt, is on disk. */
-    isDurable: ({ finishedAt }: KnownVersion): boolean => seen !== undefined && finishedAt <= seen.at - durableMs,
+    isDurable: ({ finishedAt }: KnownVersion): boolean =>
+      seen !== undefined &&
+      finishedAt <= seen.at - durableMs &&
+      // What was written before Cassandra's clock was set looks older, or younger, than it is.
+      performance.now() - (clock?.setAt ?? Infinity) > durableMs + CLOCK_LAG_MS,
     /** To be called when doubtful rows were taken out of the ledger. */
     forgot: (): void => {
       forgotAt = store.now();

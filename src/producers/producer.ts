@@ -30,7 +30,7 @@ export async function startProducer(needs: ProducerNeeds) {
   const { run } = createReconciliation(needs);
   const besides = [
     createBeside('the time of jobs was not looked at', createTimekeeper(needs), log),
-    createBeside('letters were not restored', createLetterRestorer(needs, needs.shutdown.signal), log),
+    createBeside('letters were not restored', createLetterRestorer(needs), log),
   ];
   const doBesides = () => besides.forEach(({ start }) => start());
   let pending: IngestJob[] = [];

@@ -5,6 +5,9 @@ const JOB = 'summaries';
 /** A move of the watermark is remembered when the one before is older than this share of the time to be durable. */
 const MOVES_APART = 1 / 4;
 
+/** A run may write at its epoch, or at so many microseconds from there: a later run's epoch is greater than all of them. */
+export const TURNS = 10_000n;
+
 /** When the watermark was moved, and to what; both in ms since the epoch. */
 type Move = readonly [at: number, watermark: number];
 
@@ -54,7 +57,8 @@ export async function claimEpoch(store: Store): Promise<bigint> {
 
 function epochAfter(epoch: bigint, nowMs: number): bigint {
   const now = BigInt(Math.floor(nowMs * 1000));
-  return now > epoch ? now : epoch + 1n;
+  const next = epoch + TURNS;
+  return now > next ? now : next;
 }
 
 /**
@@ -80,8 +84,10 @@ export async function claimWindow(store: Store, settleMs: number) {
     const columns = 'epoch = ?, window_start = ?, window_end = ?, generations = ?, moves = ?';
     const known = new Map([...state.generations, ...generations]);
     const values = [epoch, new Date(after), new Date(until), known, toMap(moves)];
-    const claim = `UPDATE aggregation_state SET ${columns} WHERE job = ? IF epoch = ?`;
-    if (await store.runIf(claim, [...values, JOB, state.epoch])) return { startedAt, epoch, after, until };
+    const claim = `UPDATE aggregation_state SET ${columns} WHERE job = ? IF epoch = ? AND watermark = ?`;
+    // The run before may have moved it since it was read.
+    if (await store.runIf(claim, [...values, JOB, state.epoch, new Date(watermark)]))
+      return { startedAt, epoch, after, until };
   }
 }
 

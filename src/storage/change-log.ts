@@ -15,7 +15,7 @@ const KEYS_PER_ENTRY = 500;
 /** Loads that are announced in one round trip, and entries whose loads are looked up in the ledger together. */
 const AT_ONCE = 64;
 /** How long a load that nobody ends, because its file and its job are both lost, is waited for. */
-const ABANDONED_MS = DAY_MS;
+export const ABANDONED_MS = DAY_MS;
 
 /** One bucket of the summaries: a vehicle and the start of an hour, in ms since the epoch. */
 export type TouchedHour = NonNullable<TakenRecord['touched']>;
@@ -97,8 +97,8 @@ export function createChangeLog(store: Clocked, settleMs: number) {
     const at = await announce({ file, touched });
     await write();
     // Without its rows, the summaries may have been recomputed meanwhile: nobody waits for what belongs to no load, nor for
-    // a load that the ledger calls ended while this process stood still.
-    const isSlow = (await store.freshNow()) - at > settleMs / 2;
+    // a load that the ledger calls ended while this process stood still or a clock was set.
+    const isSlow = Math.abs((await store.freshNow()) - at) > settleMs / 2;
     if (isSlow || file === undefined) await announce({ file, touched });
   };
 }
@@ -111,7 +111,9 @@ async function unended(store: Store, entries: readonly Entry[], until: number): 
     const load = `${version} ${name}`;
     if (finishedAt >= (loads.get(load) ?? Infinity)) loads.delete(load);
   }
-  for (const [load, since] of loads) if (since < until - ABANDONED_MS) loads.delete(load);
+  // A window may end far ahead of a clock that was set back.
+  const abandoned = Math.min(until, store.now()) - ABANDONED_MS;
+  for (const [load, since] of loads) if (since < abandoned) loads.delete(load);
   return loads;
 }
 

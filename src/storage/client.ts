@@ -9,6 +9,8 @@ import { createClient } from './driver.ts';
 /** Requests of one process under way at once. A connection refuses more than 2,048; far fewer keep Cassandra busy. */
 const MAX_IN_FLIGHT = 256;
 
+/** How often each process measures Cassandra's clock. */
+export const MEASURE_EVERY_MS = 60_000;
 /** An answer within this time tells Cassandra's clock well enough. */
 const GOOD_ROUND_TRIP_MS = 50;
 /** The clock of this machine and the monotonic one keep in step but for this, unless one of them was set or stopped. */
@@ -21,7 +23,7 @@ interface Insert {
   readonly timestamp?: bigint;
 }
 
-/** By the addresses of nodes a number of each that grows with every start of it. */
+/** By the ids of nodes, which they keep when their address changes, a number of each that grows with every start of it. */
 export type Generations = ReadonlyMap<string, bigint>;
 
 /**
@@ -110,7 +112,7 @@ export async function connectStore(config: Config, log: Logger, keyspace = confi
     clock = { base: best.base, drift: Date.now() - performance.now() };
   }
   await measureClock();
-  const timer = setInterval(() => void measureClock().catch(() => undefined), 60_000).unref();
+  const timer = setInterval(() => void measureClock().catch(() => undefined), MEASURE_EVERY_MS).unref();
   const now = () => clock.base + performance.now();
 
   client.on('hostDown', ({ address }: { address: string }) => log.warn({ host: address }, 'cassandra is away'));
@@ -171,8 +173,9 @@ export async function connectStore(config: Config, log: Logger, keyspace = confi
         .values()
         .filter(isOurs)
         .map(async (host): Promise<[string, bigint]> => {
-          const result = await client.execute('SELECT gossip_generation FROM system.local', [], { host });
-          return [host.address, BigInt(result.first()['gossip_generation'])];
+          const result = await client.execute('SELECT host_id, gossip_generation FROM system.local', [], { host });
+          const { host_id: id, gossip_generation: generation } = result.first();
+          return [String(id), BigInt(generation)];
         });
       if (asked.length === 0) throw new errors.NoHostAvailableError({}, 'no node of Cassandra is up');
       return new Map(await Promise.all(asked));

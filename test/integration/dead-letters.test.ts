@@ -1,10 +1,12 @@
-import { mkdir, readdir, stat, symlink, writeFile } from 'node:fs/promises';
+import { mkdir, readdir, rm, stat, symlink, writeFile } from 'node:fs/promises';
 import { dirname, join } from 'node:path';
 import { UnrecoverableError, Worker } from 'bullmq';
 import { beforeAll, describe, expect, it, vi } from 'vitest';
+import { openAll } from '../../src/commands/connect.ts';
 import { discardFailed, listFailed, retryFailed, showFailed, type Selection } from '../../src/commands/failed.ts';
 import type { Runtime } from '../../src/runtime.ts';
 import { UsageError } from '../../src/config.ts';
+import { createLetterRestorer } from '../../src/producers/letters.ts';
 import { eventually, openSpace, type Letter, type Space } from './pipeline.ts';
 import { idOf } from './recomputation.ts';
 import { events } from './records.ts';
@@ -64,6 +66,80 @@ async function list(space: Space, selection: Partial<Selection> = {}): Promise<s
 }
 
 const letterNames = async (space: Space) => (await space.letters()).map(({ name }) => name).sort();
+
+describe('what one of the stores has forgotten of dead letters', async () => {
+  const space = await openSpace();
+
+  it('is restored when Redis was emptied, also while it is being restored', async () => {
+    const watcher = space.startWatcher();
+    const processor = space.startProcessor();
+    const { name } = await breakFile(space, 'vehicles_events_left.json');
+    await Promise.all([watcher.stop(), processor.stop()]);
+    await rm(join(space.config.DATA_DIR, name));
+    const opened = await openAll(space.runtime());
+    const { connection, prefix } = opened.queues;
+    const letters = space.queue('dead-letter');
+    const empty = async () => connection.unlink(...(await connection.keys(`${prefix}:*`)));
+    const store = {
+      ...opened.store,
+      rows: async function* (query: string, parameters?: readonly unknown[]) {
+        yield* opened.store.rows(query, parameters);
+        // The page that was read has been restored.
+        if (query.endsWith('FROM files')) await empty();
+      },
+    };
+    await empty();
+    await expect(createLetterRestorer({ ...opened, store })()).rejects.toThrow('no such key');
+    const restore = createLetterRestorer(opened);
+    await restore();
+    expect(await letters.getJobCountByTypes('waiting', 'failed')).toBe(1);
+    await letters.drain();
+    await restore();
+    expect(await letters.getJobCountByTypes('waiting', 'failed')).toBe(0);
+  });
+
+  it('is loaded again when it was retried and loaded, and Cassandra knows only of the letter', async () => {
+    const own = await openSpace();
+    const records = events(5, { vehicle_id: 'large' });
+    const name = 'vehicles_events_large.json';
+    const small = own.startProcessor({ MAX_FILE_BYTES: 100 });
+    const watcher = own.startWatcher();
+    await own.put(name, records);
+    const letter = await letterOf(own, name);
+    await small.stop();
+    own.startProcessor();
+    await letter.retry();
+    await own.loaded([name]);
+    await eventually(async () => expect(await own.letters()).toEqual([]));
+    await watcher.stop();
+    await own.read('TRUNCATE vehicle_events');
+    await own.read("UPDATE files SET state = 'dead_letter' WHERE name = ? AND version = ?", [
+      name,
+      (await own.ledger())[0]?.version,
+    ]);
+    own.startWatcher();
+    await eventually(async () => expect(await rowsOf(own, 'large')).toEqual(idsOf(records)));
+    expect(await own.letters()).toEqual([]);
+  });
+
+  it('is looked at in turns, where there are very many', async () => {
+    const own = await openSpace();
+    const letters = own.queue('dead-letter');
+    const add = (n: number) => {
+      const name = `vehicles_events_${n}.json`;
+      const data = { name, size: 1, mtimeNs: '1', reason: 'of old', failedAt: n, attempts: 1 };
+      return { name, data, opts: { jobId: `letter-${n}` } };
+    };
+    own.startProcessor();
+    await letters.addBulk([add(0)]);
+    await eventually(async () => expect(await letters.getFailedCount()).toBe(1));
+    await letters.addBulk(Array.from({ length: 600 }, (_, n) => add(n + 1)));
+    await eventually(async () => expect(await letters.getFailedCount()).toBe(601));
+    await own.read("INSERT INTO files (name, version, state) VALUES ('vehicles_events_0.json', '1-1', 'superseded')");
+    await eventually(async () => expect(await letters.getFailedCount()).toBe(600), { withinMs: 50_000 });
+    expect(await letters.getJob('letter-0')).toBeUndefined();
+  });
+});
 
 describe('a dead letter', async () => {
   const space = await openSpace();

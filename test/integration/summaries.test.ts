@@ -1,9 +1,11 @@
 import { readFile } from 'node:fs/promises';
 import { dirname, join } from 'node:path';
+import { setTimeout as sleep } from 'node:timers/promises';
 import { beforeAll, describe, expect, it } from 'vitest';
 import { openForWork, openStore } from '../../src/commands/connect.ts';
 import { createAggregationWorkers } from '../../src/processors/aggregation.ts';
-import { claimEpoch, claimWindow, moveWatermark } from '../../src/storage/aggregation-state.ts';
+import { claimEpoch, claimWindow, moveWatermark, TURNS } from '../../src/storage/aggregation-state.ts';
+import { createChangeLog } from '../../src/storage/change-log.ts';
 import { recomputeDay } from '../../src/storage/summaries.ts';
 import { eventually, openSpace, type Space } from './pipeline.ts';
 import { storedSummaries, summariesOf } from './recomputation.ts';
@@ -235,6 +237,28 @@ describe('of two aggregations at once', async () => {
     expect(await watermark()).toBe(before);
     expect(await moveWatermark(store, { epoch: newer, until, startedAt }, 1_000)).toBe(true);
     expect(await watermark()).toBe('2026-01-01T00:00:00.000Z');
+
+    // Later runs have greater epochs than all turns of an earlier one, also when the clock was set back.
+    const back = { ...store, now: () => store.now() - 3_600_000 };
+    expect(await claimEpoch(back)).toBeGreaterThanOrEqual(newer + TURNS);
+  });
+
+  it('the one that looked first, and claims its window when the other one has moved the watermark, starts behind that', async () => {
+    const store = await openStore(own.runtime());
+    const first = await claimWindow(store, 0);
+    let moved = false;
+    const slow = {
+      ...store,
+      now: () => store.now() - (moved ? 0 : 500),
+      runIf: async (query: string, parameters: readonly unknown[]) => {
+        if (!moved) moved = await moveWatermark(store, first, 1_000);
+        return store.runIf(query, parameters);
+      },
+    };
+    const second = await claimWindow(slow, 0);
+    expect(moved).toBe(true);
+    expect(second.after).toBe(first.until);
+    expect(second.until).toBeGreaterThan(first.until);
   });
 });
 
@@ -335,6 +359,49 @@ describe('a clock of Cassandra that was set back by an hour', async () => {
     expect(Date.parse(watermark)).toBeGreaterThan(ahead.getTime());
     expect(Date.parse(watermark)).toBeLessThan(ahead.getTime() + 60_000);
   });
+});
+
+describe('a load that writes its rows after a run has read the log, and dies before it says so again', async () => {
+  const own = await openSpace({ AGGREGATION_EVERY_SECONDS: 3_600 });
+  const cases = [0, 1, 72].flatMap((hours) => [false, true].map((rebuild) => ({ hours, rebuild })));
+
+  it.each(cases)(
+    'is in the summaries ($hours h after the clock of Cassandra; rebuild: $rebuild)',
+    async ({ hours, rebuild }) => {
+      own.startProcessor();
+      const ahead = new Date(Date.now() + hours * 3_600_000);
+      await own.read("UPDATE aggregation_state SET watermark = ?, window_end = ? WHERE job = 'summaries'", [
+        ahead,
+        ahead,
+      ]);
+      const store = await openStore(own.runtime());
+      const vehicleId = `vehicle-${hours}-${rebuild}`;
+      const announced = createChangeLog(store, 1_000);
+      const dies = announced(
+        { name: `${vehicleId}.json`, version: '1-1' },
+        [{ vehicleId, hour: Date.parse('2026-11-20T10:00Z') }],
+        async () => {
+          await sleep(2_000);
+          expect(await run(own, { rebuild })).toMatchObject({ outcome: 'done' });
+          const columns =
+            'vehicle_id, day, event_time, event_id, event_time_nanos, event_source, event_type, event_value';
+          await own.read(
+            `INSERT INTO vehicle_events (${columns}) VALUES (?, '2026-11-20', '2026-11-20T10:00:03.000Z', 'x', 0, 'a', 'b', 'c')`,
+            [vehicleId],
+          );
+          throw new Error('it is killed');
+        },
+      );
+      await expect(dies).rejects.toThrow('it is killed');
+      await sleep(2_000);
+      expect(await run(own)).toMatchObject({ outcome: 'done' });
+      const [day] = await own.read(
+        "SELECT event_count FROM daily_summary WHERE vehicle_id = ? AND day = '2026-11-20'",
+        [vehicleId],
+      );
+      expect(day?.['event_count']).toBe(1);
+    },
+  );
 });
 
 describe('a run that died between the cutting of its window and the waiting for its slices', async () => {

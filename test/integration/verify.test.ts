@@ -223,6 +223,13 @@ describe('what is stored', async () => {
     for (const name of new Set(files)) await rm(join(space.config.DATA_DIR, name));
   });
 
+  it('is aggregated once more when a summary was mended: a run that was under way may have read what was wrong', async () => {
+    await space.read(`UPDATE hourly_summary SET event_count = 99 WHERE vehicle_id = 'one' AND ${DAY} AND hour = 10`);
+    const announced = await space.count('change_log');
+    expect(await verified(space, { repair: true })).toMatchObject({ failure: '' });
+    expect(await space.count('change_log')).toBeGreaterThan(announced);
+  });
+
   it('is in the end what it was', async () => {
     const processor = space.startProcessor();
     await space.queue('aggregation').add('run by hand', {});

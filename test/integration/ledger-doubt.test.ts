@@ -1,0 +1,47 @@
+import { describe, expect, it } from 'vitest';
+import { openStore } from '../../src/commands/connect.ts';
+import { createLedgerDoubt } from '../../src/producers/ledger-doubt.ts';
+import { openSpace } from './pipeline.ts';
+
+const HOUR_MS = 3_600_000;
+const DURABLE_MS = 30_000;
+
+describe('when the clock of Cassandra is set', async () => {
+  const space = await openSpace();
+  const real = await openStore(space.runtime());
+  const row = { name: '', version: '', state: 'loaded' as const, sha256: null, rejected: 0, error: null };
+
+  it.each([-HOUR_MS, HOUR_MS])('by %d ms, what was just loaded is not taken for being on disk', async (step) => {
+    let ahead = 0;
+    const store = { ...real, now: () => real.now() + ahead };
+    const doubt = createLedgerDoubt(store, DURABLE_MS);
+    await doubt.look();
+    const loadedAt = (at: number) => ({ ...row, startedAt: at, finishedAt: at });
+    const old = loadedAt(store.now() - 2 * DURABLE_MS);
+    const before = loadedAt(store.now());
+    expect([old, before].map(doubt.isDurable)).toEqual([true, false]);
+    ahead = step;
+    const after = loadedAt(store.now());
+    await doubt.look(5_000);
+    expect([before, after].map(doubt.isDurable)).toEqual([false, false]);
+  });
+
+  it('back, and a node was started anew meanwhile, what was loaded by either clock is in doubt', async () => {
+    const generations = await real.generations();
+    let [ahead, starts] = [0, 0n];
+    const store = {
+      ...real,
+      now: () => real.now() + ahead,
+      generations: () => Promise.resolve(new Map([...generations].map(([node, nth]) => [node, nth + starts]))),
+    };
+    await createLedgerDoubt(store, DURABLE_MS).look();
+    const loadedAt = (at: number) => ({ ...row, startedAt: at, finishedAt: at });
+    const before = loadedAt(store.now());
+    [ahead, starts] = [-HOUR_MS, 1n];
+    const after = loadedAt(store.now());
+    const doubt = createLedgerDoubt(store, DURABLE_MS);
+    expect(await doubt.look()).toBe(true);
+    expect([before, after].map(doubt.isDoubtful)).toEqual([true, true]);
+    expect(doubt.isDoubtful(loadedAt(store.now() + 1))).toBe(true);
+  });
+});
