@@ -185,6 +185,8 @@ describe('what is stored', async () => {
   ];
 
   it.each(broken)('$what: found, mended, and right after that', async ({ by, problem }) => {
+    // A summary is not judged that is about to be aggregated, as those are that the test before has mended.
+    if (by.includes('_summary')) await space.read('TRUNCATE change_log');
     const file = (await space.ledger()).find(({ name }) => name === 'vehicles_events_3.json');
     await space.read(by.replace('$VERSION', file?.version ?? ''));
     const found = await verified(space);
