@@ -1,5 +1,6 @@
-import { accessSync, constants } from 'node:fs';
+import { readFileSync } from 'node:fs';
 import { resolve } from 'node:path';
+import { CronExpressionParser } from 'cron-parser';
 import { z } from 'zod';
 import { parseRedisUrl } from './queues/redis-url.ts';
 
@@ -29,7 +30,8 @@ const timeZone = textFor(
   (zone) => new Intl.DateTimeFormat('en', { timeZone: zone }),
   'not an IANA time zone such as Europe/Berlin',
 );
-const readableFile = textFor((path) => accessSync(path, constants.R_OK), 'not a file that can be read');
+const readableFile = textFor((path) => readFileSync(path), 'not a file that can be read');
+const cron = textFor((text) => CronExpressionParser.parse(text), 'not a cron expression such as 0 * * * *');
 const redisUrl = textFor(
   parseRedisUrl,
   'not redis[s]://[user:password@]host[:port], nor its +sentinel or +cluster form (see .env.example); in a password, write / ? # % as %2F %3F %23 %25',
@@ -70,7 +72,7 @@ const environmentSchema = z.object({
   DURABLE_SECONDS: seconds(0, 86_400).default(30),
   RECONCILE_SECONDS: seconds(0.1, 86_400).default(30),
   AGGREGATION_EVERY_SECONDS: seconds(1, 86_400).default(60),
-  AGGREGATION_CRON: z.string().optional(),
+  AGGREGATION_CRON: cron.optional(),
   AGGREGATION_TIME_ZONE: timeZone.default('UTC'),
   SETTLE_SECONDS: seconds(0.1, 3_600).default(5),
   VERIFY_EVERY_SECONDS: seconds(1, 604_800).default(3_600),

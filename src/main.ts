@@ -1,4 +1,5 @@
 import { existsSync, writeFileSync } from 'node:fs';
+import { setTimeout as sleep } from 'node:timers/promises';
 import { Command, CommanderError, InvalidArgumentError } from 'commander';
 import { aggregateNow } from './commands/aggregate.ts';
 import { backfill } from './commands/backfill.ts';
@@ -18,6 +19,8 @@ import { createShutdown, type Runtime } from './runtime.ts';
 
 const FAILED = 1;
 const BAD_USAGE = 2;
+/** How long a command that was asked to stop may take to do so, before its connections are closed. */
+const GRACE_MS = 1_500;
 
 /** The configuration, with the local stores that run on this machine where the environment points to no others. */
 async function readConfig(command: string): Promise<Config> {
@@ -37,7 +40,9 @@ async function readConfig(command: string): Promise<Config> {
 /** Says what went wrong; with a stack trace only where no person can mend it. */
 function exitCodeOf(error: unknown): number {
   const { message, stack } = error instanceof Error ? error : new Error(String(error));
-  const isKnown = error instanceof UsageError || isRedisAnswer(message);
+  // An error of the system, as of a folder that is not there, names what is wrong.
+  const isKnown =
+    error instanceof UsageError || isRedisAnswer(message) || (error instanceof Error && 'syscall' in error);
   process.stderr.write(`${isKnown ? message : stack}\n`);
   return error instanceof BadUsage ? BAD_USAGE : FAILED;
 }
@@ -63,7 +68,13 @@ function running<Given extends unknown[]>(name: string, command: (runtime: Runti
 
     let code = 0;
     try {
-      await command({ config, log, shutdown }, ...given);
+      const done = command({ config, log, shutdown }, ...given);
+      const late = shutdown.requested.then(() => sleep(GRACE_MS, 'late'));
+      if ((await Promise.race([done, late])) === 'late') {
+        // What it waits for is taken from it next.
+        done.catch(() => undefined);
+        throw new UsageError('Stopped before it was done.');
+      }
     } catch (error) {
       code = exitCodeOf(error);
     }

@@ -76,8 +76,19 @@ export async function showFailed(runtime: Runtime, selection: Selection): Promis
 export async function retryFailed(runtime: Runtime, selection: Selection): Promise<void> {
   requireSelection(selection);
   const letters = await select(runtime, selection);
-  for (const letter of letters) await letter.retry();
-  print(selection.json, letters.map(asData), `${letters.length} dead letter(s) sent back to ingest.`);
+  const done: Letter[] = [];
+  for (const letter of letters) {
+    if (runtime.shutdown.signal.aborted)
+      throw new UsageError(`Stopped; ${done.length} of ${letters.length} are sent back.`);
+    try {
+      await letter.retry();
+      done.push(letter);
+    } catch (error) {
+      // Another version of the file was loaded meanwhile, or somebody else was faster.
+      if (await letter.isFailed()) throw error;
+    }
+  }
+  print(selection.json, done.map(asData), `${done.length} dead letter(s) sent back to ingest.`);
 }
 
 /** Gives files up: they stay in the folder and in the ledger, as discarded. */
@@ -85,7 +96,8 @@ export async function discardFailed(runtime: Runtime, selection: Selection): Pro
   requireSelection(selection);
   const store = await openStore(runtime);
   const letters = await select(runtime, selection);
-  for (const letter of letters) {
+  for (const [index, letter] of letters.entries()) {
+    if (runtime.shutdown.signal.aborted) throw new UsageError(`Stopped; ${index} of ${letters.length} are discarded.`);
     await settleDeadLetter(store, { name: letter.data.name, version: versionOf(letter.data) }, 'discarded');
     await letter.remove();
   }

@@ -63,7 +63,12 @@ Ctrl-C stops everything; the data stays.
 /** Finds out before anything is started that the port is taken or a store away. @returns the port of the board */
 async function checkEnvironment({ config, log }: Runtime): Promise<number> {
   const { BOARD_HOST: host, BOARD_PORT: wanted } = config;
-  const port = await freePort(wanted, host);
+  const port = await freePort(wanted, host).catch((error: unknown) => {
+    const reason = error instanceof Error ? error.message : String(error);
+    throw new UsageError(
+      `The board cannot listen on ${host} (${reason}): set BOARD_HOST to an address of this machine.`,
+    );
+  });
   if (wanted !== 0 && port !== wanted)
     throw new UsageError(
       `Port ${wanted} on ${host} is taken: stop what listens there, or set another, as in BOARD_PORT=${port} npm start.`,

@@ -31,7 +31,7 @@ const PROBLEMS: Readonly<Record<string, string>> = {
   EPERM: 'may not be read: check its permissions',
   ENXIO: 'not a regular file',
   ENOTDIR: 'not a path of the data folder',
-  ENAMETOOLONG: 'not a path of the data folder',
+  ENAMETOOLONG: 'its path is too long: move it to a folder with a shorter one',
 };
 
 /**

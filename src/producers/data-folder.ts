@@ -56,16 +56,17 @@ export async function* allFiles(dataDir: string): AsyncGenerator<{ name: string;
   }
 }
 
+/** Bytes of a path that Linux takes. */
+const MAX_PATH_BYTES = 4_095;
 /** Stands in a name for bytes that are no UTF-8; under such a name nothing can be found. */
 const REPLACEMENT_CHARACTER = '\uFFFD';
 
-/** What `stat` tells; undefined for what is gone, hidden, or a link that leads nowhere or in a circle. */
+/** What `stat` tells; undefined for what is gone, hidden, or cannot be looked at for another reason, which hides nothing else. */
 function look(stat: typeof statSync, path: string): BigIntStats | undefined {
   try {
     return stat(path, { bigint: true, throwIfNoEntry: false });
   } catch (error) {
-    if (error instanceof Error && 'code' in error && /^(ENOTDIR|EACCES|EPERM|ELOOP)$/.test(String(error.code)))
-      return undefined;
+    if (error instanceof Error && 'syscall' in error) return undefined;
     throw error;
   }
 }
@@ -76,5 +77,6 @@ export function versionNow(dataDir: string, name: string): IngestJob | undefined
   const found = look(statSync, path) ?? look(lstatSync, path);
   if (found !== undefined) return { name, size: Number(found.size), mtimeNs: String(found.mtimeNs) };
   // The processor says what is wrong with its name.
-  return name.includes(REPLACEMENT_CHARACTER) ? { name, size: 0, mtimeNs: '0' } : undefined;
+  const isBad = name.includes(REPLACEMENT_CHARACTER) || Buffer.byteLength(path) > MAX_PATH_BYTES;
+  return isBad ? { name, size: 0, mtimeNs: '0' } : undefined;
 }

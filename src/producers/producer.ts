@@ -57,6 +57,7 @@ export async function startProducer(needs: ProducerNeeds) {
   /** @returns how many files were left because they may still be written */
   async function reconcile(): Promise<number> {
     await watcher.refresh();
+    await putBackLeaving(config.DATA_DIR, log);
     const started = performance.now();
     const { young, ...done } = await run();
     const ms = Math.round(performance.now() - started);
@@ -78,7 +79,6 @@ export async function startProducer(needs: ProducerNeeds) {
     }
   }
 
-  await putBackLeaving(config.DATA_DIR);
   const watcher = await watchFolder(config.DATA_DIR, onArrival, log);
   const reconciling = reconcileAgainAndAgain();
   doBesides();

@@ -1,6 +1,7 @@
 import { existsSync } from 'node:fs';
-import { link, lstat, mkdir, opendir, rename, unlink } from 'node:fs/promises';
-import { dirname, join, relative } from 'node:path';
+import { link, lstat, mkdir, opendir, readlink, rename, unlink } from 'node:fs/promises';
+import { dirname, join, relative, resolve } from 'node:path';
+import type { Logger } from 'pino';
 import { moveFile } from '../move-file.ts';
 import { versionOf, type IngestJob } from '../queues/ingest.ts';
 import { ARCHIVE_FOLDER, versionNow } from './data-folder.ts';
@@ -14,22 +15,19 @@ const LEAVING_FOLDER = '.leaving';
  */
 export async function takeOut(dataDir: string, file: IngestJob, isArchived: boolean): Promise<boolean> {
   const path = join(dataDir, file.name);
-  // A link is no data; what it leads to is a file of its own.
-  if ((await lstat(path)).isSymbolicLink()) {
-    await unlink(path);
-    return true;
-  }
   const held = join(dataDir, LEAVING_FOLDER, file.name);
   await mkdir(dirname(held), { recursive: true });
   await rename(path, held);
   // Nobody can change any more which version it is.
-  const there = versionNow(join(dataDir, LEAVING_FOLDER), file.name);
+  const isLink = (await lstat(held)).isSymbolicLink();
+  const there = versionNow('', isLink ? resolve(dirname(path), await readlink(held)) : held);
   if (there === undefined || versionOf(there) !== versionOf(file)) {
     await putBack(held, path);
     return false;
   }
   try {
-    if (isArchived) await archive(held, join(dataDir, ARCHIVE_FOLDER, file.name), versionOf(file));
+    // A link is no data; what it leads to is a file of its own.
+    if (isArchived && !isLink) await archive(held, join(dataDir, ARCHIVE_FOLDER, file.name), versionOf(file));
     else await unlink(held);
     return true;
   } catch (error) {
@@ -53,18 +51,28 @@ const codeOf = (error: unknown) => (error instanceof Error && 'code' in error ? 
 /** A newer version that lies there by now stays; the provider has replaced this one itself. */
 async function putBack(held: string, path: string): Promise<void> {
   await mkdir(dirname(path), { recursive: true });
-  await link(held, path).catch((error: unknown) => {
-    if (codeOf(error) !== 'EEXIST') throw error;
-  });
+  try {
+    await link(held, path);
+  } catch (error) {
+    // Not every file system has hard links, and Linux forbids them to files of other users.
+    if (codeOf(error) !== 'EEXIST' && !existsSync(path)) {
+      await moveFile(held, path);
+      return;
+    }
+  }
   await unlink(held);
 }
 
-/** Puts back what was on its way out when the process died. */
-export async function putBackLeaving(dataDir: string): Promise<void> {
+/** Puts back what was on its way out when a process died, or could not be put back. */
+export async function putBackLeaving(dataDir: string, log: Logger): Promise<void> {
   const folder = join(dataDir, LEAVING_FOLDER);
   const entries = await opendir(folder, { recursive: true }).catch(() => []);
   for await (const entry of entries) {
     const held = join(entry.parentPath, entry.name);
-    if (!entry.isDirectory()) await putBack(held, join(dataDir, relative(folder, held)));
+    if (entry.isDirectory()) continue;
+    const name = relative(folder, held);
+    await putBack(held, join(dataDir, name)).catch((error: unknown) => {
+      log.warn({ file: name, err: error }, 'a file on its way out could not be put back');
+    });
   }
 }

@@ -1,4 +1,4 @@
-import { createReadStream, statSync, watch, type FSWatcher } from 'node:fs';
+import { createReadStream, lstatSync, statSync, watch, type FSWatcher } from 'node:fs';
 import { opendir } from 'node:fs/promises';
 import { join, sep } from 'node:path';
 import { text } from 'node:stream/consumers';
@@ -18,7 +18,7 @@ const TAIL_BYTES = 16;
  */
 export async function watchFolder(dataDir: string, onArrival: (file: IngestJob) => void, log: Logger) {
   const timers = new Map<string, NodeJS.Timeout>();
-  const watches = new Map<string, { readonly inode: number; readonly watcher: FSWatcher }>();
+  const watches = new Map<string, { readonly id: string; readonly watcher: FSWatcher }>();
   let closed = false;
 
   function lookIn(ms: number, name: string, before?: IngestJob): void {
@@ -40,19 +40,24 @@ export async function watchFolder(dataDir: string, onArrival: (file: IngestJob) 
   /** Watches a folder and those below it; of one that is new, what came before the watch is looked at, too. */
   async function watchBelow(folder: string, isNew: boolean): Promise<void> {
     const path = join(dataDir, folder);
-    const found = statSync(path, { throwIfNoEntry: false });
+    // A link to a folder below is not followed, as by reconciliation.
+    const found = (folder === '' ? statSync : lstatSync)(path, { bigint: true, throwIfNoEntry: false });
     const known = watches.get(folder);
-    if (closed || found?.isDirectory() !== true || found.ino === known?.inode) return;
+    // An inode is used again at once.
+    const id = found?.isDirectory() === true ? `${found.ino} ${found.birthtimeNs}` : undefined;
+    if (closed || (id !== undefined && id === known?.id)) return;
     known?.watcher.close();
+    watches.delete(folder);
+    if (id === undefined) return;
     const watcher = watch(path, (_event, name) => {
       if (name !== null) onChange(join(folder, name));
     });
     watcher.on('error', (error) => log.warn({ folder, err: error }, 'watching failed, reconciliation goes on'));
-    watches.set(folder, { inode: found.ino, watcher });
+    watches.set(folder, { id, watcher });
     for await (const entry of await opendir(path, { bufferSize: 512 })) {
       const below = join(folder, entry.name);
       if (isNew) onChange(below);
-      else if (entry.isDirectory() && isScanned(below)) await watchBelow(below, false);
+      else if (entry.isDirectory() && isScanned(below)) await ensure(below, false);
     }
   }
   function onChange(path: string): void {

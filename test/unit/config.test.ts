@@ -74,6 +74,16 @@ describe('the environment', () => {
     expect(parseConfig({ INGEST_ATTEMPTS: text, DURABLE_SECONDS: text })).toEqual(parseConfig({}));
   });
 
+  it.each([
+    { AGGREGATION_CRON: 'every hour' },
+    { AGGREGATION_CRON: '61 * * * *' },
+    { REDIS_TLS_CA_FILE: '/etc/ssl/certs' },
+    { CASSANDRA_TLS_CA_FILE: '/nothing' },
+  ])('takes no value that would only fail later: %j', (environment) => {
+    expect(problemOf(environment)).toContain(Object.keys(environment)[0]);
+    expect(parseConfig({ AGGREGATION_CRON: '5 * * * *' }).AGGREGATION_CRON).toBe('5 * * * *');
+  });
+
   it('names a user of Cassandra only with a password', () => {
     expect(problemOf({ CASSANDRA_USERNAME: 'me' })).toContain('CASSANDRA_PASSWORD');
     expect(parseConfig({ CASSANDRA_USERNAME: 'me', CASSANDRA_PASSWORD: 'x' }).CASSANDRA_USERNAME).toBe('me');

@@ -1,0 +1,50 @@
+import { mkdir, mkdtemp, readFile, readdir, readlink, rm, symlink, unlink, writeFile } from 'node:fs/promises';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { pino } from 'pino';
+import { afterAll, beforeEach, expect, it } from 'vitest';
+import { versionNow } from '../../src/producers/data-folder.ts';
+import { putBackLeaving, takeOut } from '../../src/producers/removal.ts';
+
+const log = pino({ level: 'silent' });
+const NAME = 'vehicles_events_1.json';
+const folders: string[] = [];
+let folder: string;
+
+async function newFolder(parent: string): Promise<string> {
+  const made = await mkdtemp(join(parent, 'removal-'));
+  folders.push(made);
+  return made;
+}
+beforeEach(async () => {
+  folder = await newFolder(tmpdir());
+});
+afterAll(() => Promise.all(folders.map((one) => rm(one, { recursive: true }))));
+
+it('a link that leads elsewhere than it did when it was loaded stays, one that does not goes, and no target does', async () => {
+  await Promise.all(['one', 'other one'].map((content, n) => writeFile(join(folder, `blob${n}`), content)));
+  await symlink('blob0', join(folder, NAME));
+  const loaded = versionNow(folder, NAME);
+  if (loaded === undefined) throw new Error('no version');
+  await unlink(join(folder, NAME));
+  await symlink('blob1', join(folder, NAME));
+  expect(await takeOut(folder, loaded, false)).toBe(false);
+  expect(await readlink(join(folder, NAME))).toBe('blob1');
+  expect(await takeOut(folder, versionNow(folder, NAME) ?? loaded, true)).toBe(true);
+  expect((await readdir(folder)).sort()).toEqual(['.leaving', 'blob0', 'blob1']);
+});
+
+it('what cannot be put back by a hard link is moved back, and what cannot be put back at all holds up nothing else', async () => {
+  // Another file system: a link to it is refused, as Linux refuses one to a file of another user.
+  const held = await newFolder('/dev/shm');
+  await symlink(held, join(folder, '.leaving'));
+  await mkdir(join(held, 'below'));
+  await writeFile(join(folder, 'below'), 'a file where a folder was');
+  for (const name of ['below/vehicles_events_0.json', NAME, 'vehicles_events_2.json'])
+    await writeFile(join(held, name), `old ${name}`);
+  await writeFile(join(folder, 'vehicles_events_2.json'), 'newer');
+  await putBackLeaving(folder, log);
+  expect(await readFile(join(folder, NAME), 'utf8')).toBe(`old ${NAME}`);
+  expect(await readFile(join(folder, 'vehicles_events_2.json'), 'utf8')).toBe('newer');
+  expect((await readdir(held, { recursive: true })).sort()).toEqual(['below', 'below/vehicles_events_0.json']);
+});

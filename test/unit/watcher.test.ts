@@ -1,0 +1,43 @@
+import { mkdir, mkdtemp, rm, symlink, writeFile } from 'node:fs/promises';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { setTimeout as sleep } from 'node:timers/promises';
+import { pino } from 'pino';
+import { expect, it, onTestFinished, vi } from 'vitest';
+import { watchFolder } from '../../src/producers/watcher.ts';
+
+async function watched() {
+  const folder = await mkdtemp(join(tmpdir(), 'watcher-'));
+  const arrived: string[] = [];
+  const watcher = await watchFolder(folder, ({ name }) => arrived.push(name), pino({ level: 'silent' }));
+  onTestFinished(async () => {
+    watcher.close();
+    await rm(folder, { recursive: true });
+  });
+  return { folder, arrived, arrive: (name: string) => writeFile(join(folder, name), '[]') };
+}
+
+it('a folder that is removed and made again, of which the file system may use the inode again, is watched', async () => {
+  const { folder, arrived, arrive } = await watched();
+  for (let round = 1; round <= 5; round += 1) {
+    await mkdir(join(folder, 'below'));
+    await sleep(50);
+    const name = `below/vehicles_events_${round}.json`;
+    await arrive(name);
+    await vi.waitFor(() => expect(arrived).toContain(name));
+    await rm(join(folder, 'below'), { recursive: true });
+  }
+});
+
+it('links to folders are not followed', async () => {
+  const { folder, arrived, arrive } = await watched();
+  await mkdir(join(folder, 'day'));
+  await symlink('.', join(folder, 'loop'));
+  await symlink('day', join(folder, 'today'));
+  await sleep(200);
+  await arrive('vehicles_events_1.json');
+  await arrive('day/vehicles_events_2.json');
+  await vi.waitFor(() => expect(arrived).toHaveLength(2));
+  await sleep(500);
+  expect(arrived.sort()).toEqual(['day/vehicles_events_2.json', 'vehicles_events_1.json']);
+});
