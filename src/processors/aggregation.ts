@@ -12,8 +12,9 @@ import {
   type ClaimedWindow,
   type SliceResult,
 } from '../queues/aggregation.ts';
+import { ingestJobId } from '../queues/ingest.ts';
 import { claimWindow, moveWatermark, readAggregationState, recordRun, TURNS } from '../storage/aggregation-state.ts';
-import { ABANDONED_MS, readChanges, SHARDS } from '../storage/change-log.ts';
+import { ABANDONED_MS, readChanges, SHARDS, type LogReader } from '../storage/change-log.ts';
 import type { Store } from '../storage/client.ts';
 import { CHANGE_LOG_DAYS } from '../storage/schema.ts';
 import { recomputeDay, storedDays } from '../storage/summaries.ts';
@@ -29,6 +30,11 @@ const KEYS_OF_ONE_JOB = 20_000;
 
 type RunJob = Job<AggregationJob, AggregationResult>;
 
+const readerOf = ({ store, ingestQueue }: ProcessorNeeds): LogReader => ({
+  store,
+  hasJob: async (file) => !['unknown', 'completed'].includes(await ingestQueue.getJobState(ingestJobId(file))),
+});
+
 async function recompute(store: Store, work: readonly DayHours[], epoch: bigint) {
   const limit = pLimit(DAYS_AT_ONCE);
   const counts = work.map(({ stored, hours }) => limit(() => recomputeDay(store, stored, hours, epoch)));
@@ -39,8 +45,9 @@ async function recompute(store: Store, work: readonly DayHours[], epoch: bigint)
  * Recomputes one shard, some tens of thousands of keys at a time. A vehicle's days are in no other slice, but for some
  * of a rebuild, of which both slices compute the same.
  */
-async function runSlice(slice: AggregationSlice, { store }: ProcessorNeeds): Promise<SliceResult> {
+async function runSlice(slice: AggregationSlice, needs: ProcessorNeeds): Promise<SliceResult> {
   const { kind, shard, after, until } = slice;
+  const { store } = needs;
   const epoch = BigInt(slice.epoch);
   const total = { epoch: slice.epoch, hours: 0, days: 0 };
   const work = createDayHours();
@@ -53,7 +60,8 @@ async function runSlice(slice: AggregationSlice, { store }: ProcessorNeeds): Pro
     total.days += done.days;
   };
   if ((await readAggregationState(store)).epoch !== epoch) return total;
-  const keys = kind === 'rebuild' ? storedDays(store, shard, SHARDS) : readChanges(store, shard, after, until);
+  const keys =
+    kind === 'rebuild' ? storedDays(store, shard, SHARDS) : readChanges(readerOf(needs), shard, after, until);
   for await (const key of keys) {
     work.add(key);
     if (work.keys() >= KEYS_IN_MEMORY) await flush();
@@ -97,7 +105,7 @@ async function aggregate(job: RunJob, token: string, needs: ProcessorNeeds): Pro
   const window: ClaimedWindow = { ...claimed, kind, epoch: String(epoch) };
   const work = kind === 'rebuild' ? undefined : await smallWork(needs, window);
   if (work === undefined) {
-    if (kind === 'rebuild') await appendOpenLoads(store, window);
+    if (kind === 'rebuild') await appendOpenLoads(needs, window);
     await startSlices(job, window, needs);
     const result = await waitForSlices(job, token, window, needs);
     if (result === undefined) throw new Error('slices of the run are missing');
@@ -107,10 +115,10 @@ async function aggregate(job: RunJob, token: string, needs: ProcessorNeeds): Pro
 }
 
 /** All keys of the window, or undefined when they are too many for one job. */
-async function smallWork({ store }: ProcessorNeeds, { after, until }: ClaimedWindow) {
+async function smallWork(needs: ProcessorNeeds, { after, until }: ClaimedWindow) {
   const work = createDayHours();
   const shards = Array.from({ length: SHARDS }, async (_, shard) => {
-    for await (const key of readChanges(store, shard, after, until)) {
+    for await (const key of readChanges(readerOf(needs), shard, after, until)) {
       work.add(key);
       if (work.keys() > KEYS_OF_ONE_JOB) return;
     }
@@ -120,9 +128,10 @@ async function smallWork({ store }: ProcessorNeeds, { after, until }: ClaimedWin
 }
 
 /** A rebuild reads rows and not the log, but it too may come between what a load announced and the rows of that load. */
-async function appendOpenLoads(store: Store, { after, until }: ClaimedWindow): Promise<void> {
+async function appendOpenLoads(needs: ProcessorNeeds, { after, until }: ClaimedWindow): Promise<void> {
   const since = Math.max(after, until - ABANDONED_MS);
-  for (let shard = 0; shard < SHARDS; shard += 1) for await (const _key of readChanges(store, shard, since, until));
+  for (let shard = 0; shard < SHARDS; shard += 1)
+    for await (const _key of readChanges(readerOf(needs), shard, since, until));
 }
 
 async function startSlices(job: RunJob, window: ClaimedWindow, { sliceQueue }: ProcessorNeeds): Promise<void> {

@@ -21,7 +21,9 @@ export async function takeOut(dataDir: string, file: IngestJob, isArchived: bool
   // Nobody can change any more which version it is.
   const isLink = (await lstat(held)).isSymbolicLink();
   const there = versionNow('', isLink ? resolve(dirname(path), await readlink(held)) : held);
-  if (there === undefined || versionOf(there) !== versionOf(file)) {
+  // What a link led to may have left before it.
+  const isSame = there === undefined ? isLink : versionOf(there) === versionOf(file);
+  if (!isSame) {
     await putBack(held, path);
     return false;
   }

@@ -14,14 +14,20 @@ export const SHARDS = 8;
 const KEYS_PER_ENTRY = 500;
 /** Loads that are announced in one round trip, and entries whose loads are looked up in the ledger together. */
 const AT_ONCE = 64;
-/** How long a load that nobody ends, because its file and its job are both lost, is waited for. */
+/** How long a load that nobody ends is waited for, and how long when its job is lost, and so perhaps its file. */
 export const ABANDONED_MS = DAY_MS;
+const LOST_MS = 600_000;
 
 /** One bucket of the summaries: a vehicle and the start of an hour, in ms since the epoch. */
 export type TouchedHour = NonNullable<TakenRecord['touched']>;
 /** The (vehicle, hour) of one shard that loads change, and since when, in ms since the epoch, by `<version> <name>`. */
 type Entry = { readonly shard: number; readonly hours: Map<number, Set<string>>; readonly loads: Map<string, number> };
 type Clocked = Pick<Store, 'now' | 'freshNow' | 'insert' | 'run'>;
+/** Whose log is read, and whether there is a job of a load that is not done. */
+export interface LogReader {
+  readonly store: Store;
+  readonly hasJob: (file: FileVersion) => Promise<boolean>;
+}
 export type ChangeLog = ReturnType<typeof createChangeLog>;
 
 const bucketOf = (ms: number) => Math.floor(ms / BUCKET_MS) * BUCKET_MS;
@@ -104,7 +110,11 @@ export function createChangeLog(store: Clocked, settleMs: number) {
 }
 
 /** The loads that have not ended, by what the ledger says of their files, since they were announced. */
-async function unended(store: Store, entries: readonly Entry[], until: number): Promise<Map<string, number>> {
+async function unended(
+  { store, hasJob }: LogReader,
+  entries: readonly Entry[],
+  until: number,
+): Promise<Map<string, number>> {
   const loads = new Map(entries.flatMap((entry) => [...entry.loads]));
   const names = new Set([...loads.keys()].map((load) => load.slice(load.indexOf(' ') + 1)));
   for (const { name, version, finishedAt } of await readVersions(store, ...names)) {
@@ -112,8 +122,14 @@ async function unended(store: Store, entries: readonly Entry[], until: number): 
     if (finishedAt >= (loads.get(load) ?? Infinity)) loads.delete(load);
   }
   // A window may end far ahead of a clock that was set back.
-  const abandoned = Math.min(until, store.now()) - ABANDONED_MS;
-  for (const [load, since] of loads) if (since < abandoned) loads.delete(load);
+  const now = Math.min(until, store.now());
+  for (const [load, since] of loads) {
+    const space = load.indexOf(' ');
+    const isOld = since < now - LOST_MS;
+    if (!isOld) continue;
+    const isLost = !(await hasJob({ version: load.slice(0, space), name: load.slice(space + 1) }));
+    if (isLost || since < now - ABANDONED_MS) loads.delete(load);
+  }
   return loads;
 }
 
@@ -121,13 +137,14 @@ async function unended(store: Store, entries: readonly Entry[], until: number): 
  * Reads one shard's entries of the window (after, until], in ms since the epoch; a key may come many times. Once all
  * are read, those of loads that had not ended are appended again, so that the next run takes them up, too.
  */
-export async function* readChanges(store: Store, shard: number, after: number, until: number) {
+export async function* readChanges(reader: LogReader, shard: number, after: number, until: number) {
+  const { store } = reader;
   const openLoads = new Map<string, number>();
   const openHours = new Map<string, TouchedHour>();
 
   async function* keysOf(page: readonly Entry[]): AsyncGenerator<TouchedHour> {
     // Before anything is recomputed: a load that has ended by now has written all of its rows.
-    const open = await unended(store, page, until);
+    const open = await unended(reader, page, until);
     for (const { hours, loads } of page) {
       const isOpen = [...loads.keys()].some((load) => open.has(load));
       for (const [hour, vehicles] of hours)

@@ -4,6 +4,7 @@ import { setTimeout as sleep } from 'node:timers/promises';
 import { beforeAll, describe, expect, it } from 'vitest';
 import { openForWork, openStore } from '../../src/commands/connect.ts';
 import { createAggregationWorkers } from '../../src/processors/aggregation.ts';
+import { ingestJobId } from '../../src/queues/ingest.ts';
 import { claimEpoch, claimWindow, moveWatermark, TURNS } from '../../src/storage/aggregation-state.ts';
 import { createChangeLog } from '../../src/storage/change-log.ts';
 import { recomputeDay } from '../../src/storage/summaries.ts';
@@ -400,6 +401,36 @@ describe('a load that writes its rows after a run has read the log, and dies bef
         [vehicleId],
       );
       expect(day?.['event_count']).toBe(1);
+    },
+  );
+});
+
+describe('a load that was announced eleven minutes ago, and has not ended', async () => {
+  const own = await openSpace({ AGGREGATION_EVERY_SECONDS: 3_600 });
+
+  it.each([true, false])(
+    'is waited for if there is a job of it (%s), and not for ever if it is lost',
+    async (hasJob) => {
+      const processor = own.startProcessor();
+      const store = await openStore(own.runtime());
+      const ago = { ...store, now: () => store.now() - 660_000 };
+      const file = { name: `vehicles_events_${hasJob}.json`, version: '1-1' };
+      const hour = Date.parse('2026-11-20T10:00Z');
+      const dies = createChangeLog(ago, 1_000)(file, [{ vehicleId: 'lost', hour }], () =>
+        Promise.reject(new Error('killed')),
+      );
+      await expect(dies).rejects.toThrow('killed');
+      const ingest = own.queue('ingest');
+      const data = { name: file.name, size: 1, mtimeNs: '1' };
+      if (hasJob) await ingest.add(file.name, data, { jobId: ingestJobId(file), delay: 3_600_000 });
+      await sleep(1_500);
+      expect(await run(own)).toMatchObject({ hours: 1 });
+      await sleep(1_500);
+      expect(await run(own)).toMatchObject({ hours: hasJob ? 1 : 0 });
+      await ingest.remove(ingestJobId(file));
+      await sleep(1_500);
+      await run(own);
+      await processor.stop();
     },
   );
 });
