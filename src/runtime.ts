@@ -6,6 +6,9 @@ import type { Config } from './config.ts';
 /** All releases together may take this long before the rest is abandoned. */
 const DEADLINE_MS = 8_000;
 
+/** What an error says, whatever was thrown. */
+export const messageOf = (error: unknown) => (error instanceof Error ? error.message : String(error));
+
 /** What main hands to every command. A command that returns has ended well; one that throws has failed. */
 export interface Runtime {
   readonly config: Config;

@@ -3,7 +3,7 @@ import { hostname } from 'node:os';
 import { UsageError } from '../config.ts';
 import { createCounters } from '../queues/counters.ts';
 import { openQueues } from '../queues/open.ts';
-import type { Runtime } from '../runtime.ts';
+import { messageOf, type Runtime } from '../runtime.ts';
 import { connectStore, type Store } from '../storage/client.ts';
 import { requireSchema } from '../storage/migrations.ts';
 
@@ -34,7 +34,7 @@ export async function openDataFolder({ config }: Runtime): Promise<void> {
     await mkdir(config.DATA_DIR, { recursive: true });
     await access(config.DATA_DIR);
   } catch (error) {
-    const reason = error instanceof Error ? error.message : String(error);
+    const reason = messageOf(error);
     throw new UsageError(`DATA_DIR cannot be used (${reason}): name a folder that this user may read and write.`);
   }
 }

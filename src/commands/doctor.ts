@@ -6,7 +6,7 @@ import { runTool } from '../local/maven.ts';
 import { findLocalServices } from '../local/services.ts';
 import { isScanned } from '../producers/data-folder.ts';
 import { connectQueues } from '../queues/redis.ts';
-import type { Runtime } from '../runtime.ts';
+import { messageOf, type Runtime } from '../runtime.ts';
 import { connectStore } from '../storage/client.ts';
 import { migrations } from '../storage/schema.ts';
 import { print, printable } from '../terminal.ts';
@@ -174,9 +174,7 @@ export async function doctor({ config, log }: Runtime, options: { json: boolean 
   const silent = log.child({}, { level: 'silent' });
   const looks = Object.entries(CHECKS).map(async ([check, look]) =>
     look(config, silent).catch((error: unknown) => [
-      line(check, error instanceof Error ? error.message : String(error), {
-        wrong: 'The rest of it could not be looked at.',
-      }),
+      line(check, messageOf(error), { wrong: 'The rest of it could not be looked at.' }),
     ]),
   );
   const lines = (await Promise.all(looks)).flat();

@@ -4,7 +4,7 @@ import { UsageError } from '../config.ts';
 import { freePort } from '../local/ports.ts';
 import { startLocalServices } from '../local/services.ts';
 import { connectQueues } from '../queues/redis.ts';
-import type { Runtime } from '../runtime.ts';
+import { messageOf, type Runtime } from '../runtime.ts';
 import { connectStore } from '../storage/client.ts';
 import { step } from '../terminal.ts';
 
@@ -64,7 +64,7 @@ Ctrl-C stops everything; the data stays.
 async function checkEnvironment({ config, log }: Runtime): Promise<number> {
   const { BOARD_HOST: host, BOARD_PORT: wanted } = config;
   const port = await freePort(wanted, host).catch((error: unknown) => {
-    const reason = error instanceof Error ? error.message : String(error);
+    const reason = messageOf(error);
     throw new UsageError(
       `The board cannot listen on ${host} (${reason}): set BOARD_HOST to an address of this machine.`,
     );

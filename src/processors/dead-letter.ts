@@ -12,6 +12,7 @@ import {
   type IngestResult,
 } from '../queues/ingest.ts';
 import { isRedisAnswer } from '../queues/redis.ts';
+import { messageOf } from '../runtime.ts';
 import { isLoaded, ledgerRow, readVersions, settleDeadLetter } from '../storage/files.ts';
 import { isOutlived } from './ingest.ts';
 import { workerOptions, type ProcessorNeeds } from './processor.ts';
@@ -135,7 +136,7 @@ export function createDeadLetters(needs: ProcessorNeeds) {
   function track(work: Promise<void>): void {
     const tracked = work
       .catch((error: unknown) => {
-        const reason = error instanceof Error ? error.message : String(error);
+        const reason = messageOf(error);
         log.warn({ queue: DEAD_LETTER_QUEUE, reason }, 'a dead letter is left to the next sweep');
       })
       .finally(() => moving.delete(tracked));

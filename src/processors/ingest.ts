@@ -15,6 +15,7 @@ import {
   type IngestJob,
   type IngestResult,
 } from '../queues/ingest.ts';
+import { messageOf } from '../runtime.ts';
 import { createChangeLog } from '../storage/change-log.ts';
 import { isShortOfReplicas, isStoreAway } from '../storage/client.ts';
 import {
@@ -110,7 +111,7 @@ export function createIngestWorker(shared: ProcessorNeeds): Worker<IngestJob, In
     if (!isAboutFile) return PUT_BACK_MS;
     const refusals = (job.data.refusals ?? 0) + 1;
     if (refusals >= MAX_REFUSALS)
-      throw new UnrecoverableError(`Cassandra failed at it ${refusals} times and did other work: ${reasonOf(error)}`);
+      throw new UnrecoverableError(`Cassandra failed at it ${refusals} times and did other work: ${messageOf(error)}`);
     await job.updateData({ ...job.data, refusals });
     return PUT_BACK_MS * 2 ** (refusals - 1) * (0.5 + Math.random());
   }
@@ -124,7 +125,7 @@ export function createIngestWorker(shared: ProcessorNeeds): Worker<IngestJob, In
     } catch (error) {
       const storeAway = isStoreAway(error);
       if (!storeAway && !(error instanceof NotNow)) throw error;
-      const reason = reasonOf(error);
+      const reason = messageOf(error);
       log[storeAway ? 'info' : 'debug']({ queue: INGEST_QUEUE, job: job.id, file: job.name, reason }, 'file put back');
       if (storeAway) await job.updateData({ ...job.data, interrupted: true });
       const delay = storeAway ? await waitForStore(job, error) : PUT_BACK_MS;
@@ -139,8 +140,6 @@ export function createIngestWorker(shared: ProcessorNeeds): Worker<IngestJob, In
   logFailures(worker, needs);
   return worker;
 }
-
-const reasonOf = (error: unknown) => (error instanceof Error ? error.message : String(error));
 
 /** How many UNITS_AT_ONCE a load takes. */
 function unitsOf({ name, size }: IngestJob): number {

@@ -1,6 +1,7 @@
 import { setTimeout as sleep } from 'node:timers/promises';
 import type { Logger } from 'pino';
 import { enqueueFiles, hasRoom, type IngestJob } from '../queues/ingest.ts';
+import { messageOf } from '../runtime.ts';
 import { createLetterRestorer } from './letters.ts';
 import { createReconciliation, type ProducerNeeds } from './reconciliation.ts';
 import { putBackLeaving } from './removal.ts';
@@ -18,7 +19,7 @@ function createBeside(failure: string, task: () => Promise<void>, log: Logger) {
   let underWay: Promise<void> | undefined;
   const start = () => {
     underWay ??= task()
-      .catch((error: unknown) => log.warn({ reason: error instanceof Error ? error.message : String(error) }, failure))
+      .catch((error: unknown) => log.warn({ reason: messageOf(error) }, failure))
       .finally(() => (underWay = undefined));
   };
   return { start, ended: () => underWay };
@@ -70,7 +71,7 @@ export async function startProducer(needs: ProducerNeeds) {
     while (!closed) {
       wake = new AbortController();
       const young = await reconcile().catch((error: unknown) => {
-        log.warn({ reason: error instanceof Error ? error.message : String(error) }, 'reconciliation put off');
+        log.warn({ reason: messageOf(error) }, 'reconciliation put off');
         return 0;
       });
       // Young files are looked at again, once: the watcher may have missed them because it was not there yet.

@@ -109,6 +109,12 @@ export function createChangeLog(store: Clocked, settleMs: number) {
   };
 }
 
+/** The file version that a load's `<version> <name>` stands for. */
+function fileOf(load: string): FileVersion {
+  const space = load.indexOf(' ');
+  return { version: load.slice(0, space), name: load.slice(space + 1) };
+}
+
 /** The loads that have not ended, by what the ledger says of their files, since they were announced. */
 async function unended(
   { store, hasJob }: LogReader,
@@ -116,7 +122,7 @@ async function unended(
   until: number,
 ): Promise<Map<string, number>> {
   const loads = new Map(entries.flatMap((entry) => [...entry.loads]));
-  const names = new Set([...loads.keys()].map((load) => load.slice(load.indexOf(' ') + 1)));
+  const names = new Set([...loads.keys()].map((load) => fileOf(load).name));
   for (const { name, version, finishedAt } of await readVersions(store, ...names)) {
     const load = `${version} ${name}`;
     if (finishedAt >= (loads.get(load) ?? Infinity)) loads.delete(load);
@@ -124,11 +130,8 @@ async function unended(
   // A window may end far ahead of a clock that was set back.
   const now = Math.min(until, store.now());
   for (const [load, since] of loads) {
-    const space = load.indexOf(' ');
-    const isOld = since < now - LOST_MS;
-    if (!isOld) continue;
-    const isLost = !(await hasJob({ version: load.slice(0, space), name: load.slice(space + 1) }));
-    if (isLost || since < now - ABANDONED_MS) loads.delete(load);
+    const isAbandoned = since < now - ABANDONED_MS;
+    if (isAbandoned || (since < now - LOST_MS && !(await hasJob(fileOf(load))))) loads.delete(load);
   }
   return loads;
 }
