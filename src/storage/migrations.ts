@@ -7,7 +7,7 @@ import { startAggregation } from './aggregation-state.ts';
 import { connectStore, type Store } from './client.ts';
 import { migrations, migrationsTable } from './schema.ts';
 
-/** How long the nodes of a cluster may take to learn of a new keyspace. */
+/** How long the nodes of a cluster may take to learn of a new keyspace or table. */
 const AGREEMENT_MS = 15_000;
 
 async function appliedVersion(store: Store): Promise<number> {
@@ -40,14 +40,17 @@ export async function requireSchema(store: Store): Promise<void> {
   await store.runIf('DELETE FROM schema_migrations WHERE version = ? IF EXISTS', [0]).catch(explain);
 }
 
-/** Connects to a keyspace that was just made: a node that has only just joined learns of it seconds after the others. */
-async function connectOnceKnown(config: Config, log: Logger): Promise<Store> {
+/**
+ * Does what needs a keyspace or table that was just made, again until it works: a node that has only just joined learns
+ * of it seconds after the others, and one that knows a table may not have opened it yet ("Unknown CF").
+ */
+async function onceKnown<T>(work: () => Promise<T>): Promise<T> {
   const deadline = performance.now() + AGREEMENT_MS;
   for (;;) {
     try {
-      return await connectStore(config, log);
+      return await work();
     } catch (error) {
-      if (performance.now() > deadline) throw error;
+      if (isResponse(error, types.responseErrorCodes.unauthorized) || performance.now() > deadline) throw error;
     }
     await sleep(250);
   }
@@ -60,19 +63,20 @@ export async function migrate(config: Config, log: Logger): Promise<number[]> {
   const keyspace = `CREATE KEYSPACE IF NOT EXISTS ${config.CASSANDRA_KEYSPACE} WITH replication = ${replication}`;
   const admin = await connectStore(config, log, '');
   await admin.run(keyspace).catch(explain).finally(admin.close);
-  const store = await connectOnceKnown(config, log);
+  const store = await onceKnown(() => connectStore(config, log));
   try {
     await store.run(`CREATE TABLE IF NOT EXISTS ${migrationsTable}`);
-    const applied = await appliedVersion(store);
+    const applied = await onceKnown(() => appliedVersion(store));
     const missing = migrations.filter(({ version }) => version > applied);
     for (const { version, description, statements } of missing) {
-      for (const statement of statements) await store.run(statement);
+      for (const statement of statements) await onceKnown(() => store.run(statement));
       const values = { version, description, applied_at: new Date(store.now()) };
-      await store.insert({ table: 'schema_migrations', values });
+      await onceKnown(() => store.insert({ table: 'schema_migrations', values }));
       log.info({ version, description }, 'migration applied');
     }
     // An hour back, so that loads of a slightly wrong clock are not missed.
-    await startAggregation(store, store.now() - HOUR_MS);
+    const watermark = store.now() - HOUR_MS;
+    await onceKnown(() => startAggregation(store, watermark));
     return missing.map(({ version }) => version);
   } catch (error) {
     return explain(error);
