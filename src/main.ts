@@ -15,7 +15,7 @@ import { BadUsage, parseConfig, UsageError, type Config } from './config.ts';
 import { findLocalServices } from './local/services.ts';
 import { createLog } from './log.ts';
 import { isRedisAnswer } from './queues/redis.ts';
-import { createShutdown, type Runtime } from './runtime.ts';
+import { createShutdown, isOfSystem, type Runtime } from './runtime.ts';
 
 const FAILED = 1;
 const BAD_USAGE = 2;
@@ -41,8 +41,7 @@ async function readConfig(command: string): Promise<Config> {
 function exitCodeOf(error: unknown): number {
   const { message, stack } = error instanceof Error ? error : new Error(String(error));
   // An error of the system, as of a folder that is not there, names what is wrong.
-  const isKnown =
-    error instanceof UsageError || isRedisAnswer(message) || (error instanceof Error && 'syscall' in error);
+  const isKnown = error instanceof UsageError || isRedisAnswer(message) || isOfSystem(error);
   process.stderr.write(`${isKnown ? message : stack}\n`);
   return error instanceof BadUsage ? BAD_USAGE : FAILED;
 }

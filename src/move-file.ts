@@ -1,4 +1,5 @@
 import { copyFile, rename, rm, stat, unlink, utimes } from 'node:fs/promises';
+import { codeOf } from './runtime.ts';
 
 /**
  * Moves a file, also to another file system, where it becomes a copy: `copyTo`, if that is to have another name. A copy has
@@ -9,7 +10,7 @@ export async function moveFile(from: string, to: string, copyTo = to): Promise<v
     await rename(from, to);
     return;
   } catch (error) {
-    if (!(error instanceof Error && 'code' in error && error.code === 'EXDEV')) throw error;
+    if (codeOf(error) !== 'EXDEV') throw error;
   }
   const copy = `${copyTo}.tmp`;
   try {

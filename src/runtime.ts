@@ -8,6 +8,10 @@ const DEADLINE_MS = 8_000;
 
 /** What an error says, whatever was thrown. */
 export const messageOf = (error: unknown) => (error instanceof Error ? error.message : String(error));
+/** The code of an error of the system or of a library, such as ENOENT; '' where it has none. */
+export const codeOf = (error: unknown) => (error instanceof Error && 'code' in error ? String(error.code) : '');
+/** Whether the system refused something, and says in its own words what. */
+export const isOfSystem = (error: unknown) => error instanceof Error && 'syscall' in error;
 
 /** What main hands to every command. A command that returns has ended well; one that throws has failed. */
 export interface Runtime {

@@ -1,4 +1,4 @@
-import { UnrecoverableError, WaitingChildrenError, Worker, type Job } from 'bullmq';
+import { UnrecoverableError, WaitingChildrenError, type Job, type Worker } from 'bullmq';
 import pLimit from 'p-limit';
 import { DAY_MS } from '../datasets/time.ts';
 import {
@@ -19,7 +19,7 @@ import type { Store } from '../storage/client.ts';
 import { CHANGE_LOG_DAYS } from '../storage/schema.ts';
 import { recomputeDay, storedDays } from '../storage/summaries.ts';
 import { createDayHours, type DayHours } from './day-hours.ts';
-import { logFailures, workerOptions, type ProcessorNeeds } from './processor.ts';
+import { startWorker, type ProcessorNeeds } from './processor.ts';
 
 /** Days that one process recomputes at once; each asks for a handful of partitions. */
 const DAYS_AT_ONCE = 32;
@@ -77,12 +77,7 @@ async function runSlice(slice: AggregationSlice, needs: ProcessorNeeds): Promise
 export function createAggregationWorkers(needs: ProcessorNeeds): Worker[] {
   const run = (job: RunJob, token = '') => aggregate(job, token, needs);
   const slice = ({ data }: Job<AggregationSlice>) => runSlice(aggregationSliceSchema.parse(data), needs);
-  const workers = [
-    new Worker(AGGREGATION_QUEUE, run, workerOptions(needs)),
-    new Worker(AGGREGATION_SLICE_QUEUE, slice, workerOptions(needs)),
-  ];
-  for (const worker of workers) logFailures(worker, needs);
-  return workers;
+  return [startWorker(AGGREGATION_QUEUE, run, needs), startWorker(AGGREGATION_SLICE_QUEUE, slice, needs)];
 }
 
 async function aggregate(job: RunJob, token: string, needs: ProcessorNeeds): Promise<AggregationResult> {

@@ -1,6 +1,7 @@
 import { constants, fstatSync, readSync } from 'node:fs';
 import { open, realpath, type FileHandle } from 'node:fs/promises';
 import { join, sep } from 'node:path';
+import { codeOf } from '../runtime.ts';
 
 /**
  * What is wrong with a file, in words for the person who mends it. It is final once the file has stood still: a file
@@ -54,7 +55,6 @@ export async function openDataFile(dataDir: string, name: string, maxBytes: numb
 }
 
 const FLAGS = constants.O_RDONLY | constants.O_NOFOLLOW | constants.O_NONBLOCK;
-const codeOf = (error: unknown) => (error instanceof Error && 'code' in error ? String(error.code) : '');
 
 /** The path of a file with all links resolved, also those of the folders above it. */
 async function resolveInside(dataDir: string, name: string): Promise<string> {

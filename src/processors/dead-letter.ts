@@ -1,4 +1,4 @@
-import { UnrecoverableError, Worker, type Job } from 'bullmq';
+import { UnrecoverableError, type Job, type Worker } from 'bullmq';
 import { datasetOf } from '../datasets/catalog.ts';
 import type { Row } from '../datasets/dataset.ts';
 import { addDeadLetter, DEAD_LETTER_QUEUE, deadLetterJobSchema, type DeadLetterJob } from '../queues/dead-letter.ts';
@@ -16,7 +16,7 @@ import { messageOf } from '../runtime.ts';
 import type { Store } from '../storage/client.ts';
 import { isLoaded, ledgerRow, readVersions, settleDeadLetter, type FileState } from '../storage/files.ts';
 import { isOutlived } from './ingest.ts';
-import { workerOptions, type ProcessorNeeds } from './processor.ts';
+import { startWorker, type ProcessorNeeds } from './processor.ts';
 
 const SWEEP_MS = 10_000;
 const SWEEP_PAGE = 500;
@@ -49,10 +49,7 @@ export function createDeadLetterWorker(needs: ProcessorNeeds): Worker<DeadLetter
     await enqueueFiles(ingestQueue, [{ name, size, mtimeNs }], { attempts: config.INGEST_ATTEMPTS, backlog: false });
     log.info({ queue: DEAD_LETTER_QUEUE, file: name }, 'dead letter sent back to ingest');
   }
-  const options = { ...workerOptions(needs), concurrency: 10 };
-  const worker = new Worker<DeadLetterJob, void>(DEAD_LETTER_QUEUE, process, options);
-  worker.on('error', (error) => log.warn({ queue: DEAD_LETTER_QUEUE, reason: error.message }, 'worker error'));
-  return worker;
+  return startWorker(DEAD_LETTER_QUEUE, process, needs, { concurrency: 10 });
 }
 
 /**

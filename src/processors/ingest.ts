@@ -1,5 +1,5 @@
 import { Mutex, Semaphore } from 'async-mutex';
-import { DelayedError, UnrecoverableError, Worker, type Job } from 'bullmq';
+import { DelayedError, UnrecoverableError, type Job, type Worker } from 'bullmq';
 import { datasetOf } from '../datasets/catalog.ts';
 import type { Row } from '../datasets/dataset.ts';
 import {
@@ -34,7 +34,7 @@ import { together } from '../storage/together.ts';
 import { FileGone, FileProblem, isSameVersion, openDataFile, type DataFile } from './data-file.ts';
 import { checkFile, loadFile, type LoadOptions } from './load-file.ts';
 import { pauseWhileAway } from './pause-while-away.ts';
-import { logFailures, workerOptions, type ProcessorNeeds } from './processor.ts';
+import { startWorker, type ProcessorNeeds } from './processor.ts';
 
 /** A file that changed less than this ago may not be whole yet; what is wrong with it may mend itself. */
 const STILL_MS = 2_000;
@@ -134,10 +134,8 @@ export function createIngestWorker(shared: ProcessorNeeds): Worker<IngestJob, In
       throw new DelayedError();
     }
   }
-  const { INGEST_CONCURRENCY: concurrency } = config;
-  const options = { ...workerOptions(needs), concurrency, removeOnComplete: KEPT_LOADED };
-  const worker = new Worker<IngestJob, IngestResult>(INGEST_QUEUE, process, options);
-  logFailures(worker, needs);
+  const options = { concurrency: config.INGEST_CONCURRENCY, removeOnComplete: KEPT_LOADED };
+  const worker = startWorker(INGEST_QUEUE, process, needs, options);
   return worker;
 }
 

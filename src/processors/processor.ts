@@ -1,7 +1,8 @@
-import type { Worker, WorkerOptions } from 'bullmq';
+import { Worker, type Processor, type WorkerOptions } from 'bullmq';
 import type { Logger } from 'pino';
 import type { Config } from '../config.ts';
 import type { Counters } from '../queues/counters.ts';
+import { DEAD_LETTER_QUEUE } from '../queues/dead-letter.ts';
 import type { Queues } from '../queues/open.ts';
 import type { Store } from '../storage/client.ts';
 
@@ -19,7 +20,7 @@ export interface ProcessorNeeds extends Queues {
  * What every worker has in common. A lock is renewed at half of its time, so a job of a killed processor is back within
  * 15 s. Stalls are not limited by BullMQ: past its limit a job would fail in another worker, without a processor.
  */
-export function workerOptions({ queues, workerName }: ProcessorNeeds): WorkerOptions {
+function workerOptions({ queues, workerName }: ProcessorNeeds): WorkerOptions {
   return {
     connection: queues.connection,
     prefix: queues.prefix,
@@ -32,10 +33,20 @@ export function workerOptions({ queues, workerName }: ProcessorNeeds): WorkerOpt
   };
 }
 
-/** Logs what goes wrong in a worker and between it and Redis. */
-export function logFailures(worker: Worker, { log }: ProcessorNeeds): void {
-  worker.on('error', (error) => log.warn({ queue: worker.name, reason: error.message }, 'worker error'));
+/** Starts a worker that logs what goes wrong in it and between it and Redis. */
+export function startWorker<Data, Result>(
+  queue: string,
+  run: Processor<Data, Result>,
+  needs: ProcessorNeeds,
+  options: Partial<WorkerOptions> = {},
+): Worker<Data, Result> {
+  const { log } = needs;
+  const worker = new Worker<Data, Result>(queue, run, { ...workerOptions(needs), ...options });
+  worker.on('error', (error) => log.warn({ queue, reason: error.message }, 'worker error'));
   worker.on('failed', (job, error) => {
-    log.warn({ queue: worker.name, job: job?.name, attempt: job?.attemptsMade, reason: error.message }, 'job failed');
+    // To fail is how a dead letter waits there, which was told before.
+    if (queue === DEAD_LETTER_QUEUE) return;
+    log.warn({ queue, job: job?.name, attempt: job?.attemptsMade, reason: error.message }, 'job failed');
   });
+  return worker;
 }

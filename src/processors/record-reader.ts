@@ -5,6 +5,7 @@ import { createGunzip } from 'node:zlib';
 import type { FileFormat } from '../datasets/catalog.ts';
 import { isRejection, type Dataset, type RecordContext, type TakenRecord } from '../datasets/dataset.ts';
 import { isLossless, parseJson, type Json } from '../datasets/json.ts';
+import { codeOf, messageOf } from '../runtime.ts';
 import type { RejectedRecord } from '../storage/files.ts';
 import { FileProblem, readBytes, type DataFile } from './data-file.ts';
 import { createArraySplitter, createLineSplitter, type RawRecord } from './record-splitter.ts';
@@ -122,8 +123,7 @@ async function* expand(source: AsyncIterable<Buffer>, size: number, maxBytes: nu
       yield bytes;
     }
   } catch (error) {
-    const isBroken = error instanceof Error && 'code' in error && String(error.code).startsWith('Z_');
-    throw isBroken ? new FileProblem(`not a whole gzip file: ${error.message}`) : error;
+    throw codeOf(error).startsWith('Z_') ? new FileProblem(`not a whole gzip file: ${messageOf(error)}`) : error;
   }
   // A zero byte between two parts is taken for padding, and what follows it is left unread.
   const left = size - gunzip.bytesWritten;

@@ -1,6 +1,6 @@
 import { existsSync } from 'node:fs';
 import { join } from 'node:path';
-import { Worker, type Job } from 'bullmq';
+import type { Job, Worker } from 'bullmq';
 import { dayOf } from '../datasets/time.ts';
 import { VERIFICATION_QUEUE, type VerificationReport } from '../queues/verification.ts';
 import { claimEpoch, readAggregationState } from '../storage/aggregation-state.ts';
@@ -9,7 +9,7 @@ import type { Store } from '../storage/client.ts';
 import { recomputeDay, storedDays, wrongSummaries, type Doubt, type StoredDay } from '../storage/summaries.ts';
 import { allFiles, strayFiles } from '../storage/verification.ts';
 import { createDayHours, type DayHours } from './day-hours.ts';
-import { logFailures, workerOptions, type ProcessorNeeds } from './processor.ts';
+import { startWorker, type ProcessorNeeds } from './processor.ts';
 import { createFileCheck, type Claim, type Judge, type StoredFile, type VerificationNeeds } from './verify-file.ts';
 
 /** Files, or days, that are compared at once. */
@@ -165,7 +165,6 @@ export function createVerificationWorker(needs: ProcessorNeeds, files: () => Asy
     if (differences > 0) log.error({ queue: VERIFICATION_QUEUE, differences }, 'stored data differs from the files');
     return { ...report, examples: examples.slice(0, 50) };
   };
-  const worker = new Worker(VERIFICATION_QUEUE, run, workerOptions(needs));
-  logFailures(worker, needs);
+  const worker = startWorker(VERIFICATION_QUEUE, run, needs);
   return worker;
 }

@@ -3,6 +3,7 @@ import { opendir } from 'node:fs/promises';
 import { join, relative, sep } from 'node:path';
 import { datasetOf } from '../datasets/catalog.ts';
 import type { IngestJob } from '../queues/ingest.ts';
+import { isOfSystem } from '../runtime.ts';
 
 /** Where files go with AFTER_LOAD=archive: a folder of the data folder that is never scanned. */
 export const ARCHIVE_FOLDER = 'archive';
@@ -66,7 +67,7 @@ function look(stat: typeof statSync, path: string): BigIntStats | undefined {
   try {
     return stat(path, { bigint: true, throwIfNoEntry: false });
   } catch (error) {
-    if (error instanceof Error && 'syscall' in error) return undefined;
+    if (isOfSystem(error)) return undefined;
     throw error;
   }
 }

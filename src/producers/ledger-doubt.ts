@@ -42,7 +42,7 @@ async function readSeen(store: Store): Promise<Seen | undefined> {
  */
 export function createLedgerDoubt(store: Store, durableMs: number) {
   let seen: Seen | undefined;
-  /** How far Cassandra's clock is ahead of the monotonic one, in ms, and when that last changed by the latter. */
+  /** How far Cassandra's clock is ahead of the monotonic one, in ms, and when it was last set by the latter. */
   let clock: { readonly ahead: number; readonly setAt: number } | undefined;
   // The process before this one may have taken a row out of the ledger just now, which a crash could bring back.
   let forgotAt = store.now();
@@ -60,8 +60,8 @@ export function createLedgerDoubt(store: Store, durableMs: number) {
       const at = store.now();
       if (seen !== undefined && at >= seen.at && at - seen.at < everyMs) return false;
       const ahead = at - performance.now();
-      if (Math.abs(ahead - (clock?.ahead ?? ahead)) > CLOCK_STEP_MS) clock = { ahead, setAt: performance.now() };
-      clock ??= { ahead, setAt: -Infinity };
+      const isSet = Math.abs(ahead - (clock?.ahead ?? ahead)) > CLOCK_STEP_MS;
+      clock = { ahead, setAt: isSet ? performance.now() : (clock?.setAt ?? -Infinity) };
       const generations = await store.generations();
       const before = seen ?? (await readSeen(store)) ?? { at, generations, doubts: [] };
       const isForgetful = hasRestarted(before.generations, generations);

@@ -4,6 +4,7 @@ import { dirname, join, relative, resolve } from 'node:path';
 import type { Logger } from 'pino';
 import { moveFile } from '../move-file.ts';
 import { versionOf, type IngestJob } from '../queues/ingest.ts';
+import { codeOf } from '../runtime.ts';
 import { ARCHIVE_FOLDER, versionNow } from './data-folder.ts';
 
 /** A hidden folder of the data folder for files that are on their way out. */
@@ -47,8 +48,6 @@ async function archive(held: string, wanted: string, version: string): Promise<v
   await mkdir(dirname(wanted), { recursive: true });
   await moveFile(held, existsSync(wanted) ? withVersion : wanted, withVersion);
 }
-
-const codeOf = (error: unknown) => (error instanceof Error && 'code' in error ? error.code : undefined);
 
 /** A newer version that lies there by now stays; the provider has replaced this one itself. */
 async function putBack(held: string, path: string): Promise<void> {

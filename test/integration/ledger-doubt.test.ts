@@ -26,6 +26,15 @@ describe('when the clock of Cassandra is set', async () => {
     expect([before, after].map(doubt.isDurable)).toEqual([false, false]);
   });
 
+  it('bit by bit, as clocks drift, nothing waits for that', async () => {
+    let ahead = 0;
+    const store = { ...real, now: () => real.now() + ahead };
+    const doubt = createLedgerDoubt(store, DURABLE_MS);
+    for (; ahead < 5_000; ahead += 500) await doubt.look();
+    const at = store.now() - 2 * DURABLE_MS;
+    expect(doubt.isDurable({ ...row, startedAt: at, finishedAt: at })).toBe(true);
+  });
+
   it('back, and a node was started anew meanwhile, what was loaded by either clock is in doubt', async () => {
     const generations = await real.generations();
     let [ahead, starts] = [0, 0n];

@@ -1,4 +1,6 @@
+import { once } from 'node:events';
 import { mkdtemp, readdir, rm, symlink } from 'node:fs/promises';
+import { createServer, type AddressInfo } from 'node:net';
 import { tmpdir } from 'node:os';
 import { join, resolve } from 'node:path';
 import { Client } from 'cassandra-driver';
@@ -165,4 +167,23 @@ it('a taken port of the board is one sentence that says how to set another', asy
   expect(exitCode).toBe(1);
   expect(all).toMatch(/Port \d+ on 127\.0\.0\.1 is taken: .* BOARD_PORT=\d+ npm start\./);
   expect(await readdir(folder)).toEqual(['lib']);
+});
+
+it('a command whose Redis hangs ends soon after the first Ctrl-C', async () => {
+  const hanging = createServer().listen(0, '127.0.0.1');
+  onTestFinished(() => void hanging.close());
+  await once(hanging, 'listening');
+  const { port } = hanging.address() as AddressInfo;
+  const env = { ...environment, REDIS_URL: `redis://127.0.0.1:${port}` };
+  const command = execa(process.execPath, ['--import', 'tsx', 'src/main.ts', 'failed', 'list'], {
+    ...{ cwd: ROOT, env, reject: false, all: true },
+  });
+  await once(hanging, 'connection');
+  const since = performance.now();
+  command.kill('SIGINT');
+  const { exitCode, all } = await command;
+  // It would give up by itself five seconds after it has connected.
+  expect(performance.now() - since).toBeLessThan(4_000);
+  expect(all).toBe('Stopped before it was done.');
+  expect(exitCode).toBe(1);
 });
