@@ -1,5 +1,5 @@
 import type { Client, types } from 'cassandra-driver';
-import type { ProviderFile } from './provider.ts';
+import type { EventRecord, ProviderFile } from './provider.ts';
 import { eventWrite, idOf, momentOf } from './rows.ts';
 import { until, type Space } from './space.ts';
 
@@ -79,14 +79,27 @@ export async function checkLedger(client: Client, files: readonly ProviderFile[]
   }
 }
 
-/** Number of events and type of the last one, by `vehicle day`. */
-export function summariesOf(events: ProviderFile['events']): Map<string, string> {
-  const last = (group: ProviderFile['events']) =>
-    group.reduce((a, b) =>
-      a.event_time < b.event_time || (a.event_time === b.event_time && idOf(a) < idOf(b)) ? b : a,
-    );
-  const days = groupBy(events, (event) => `${event.vehicle_id} ${dayOf(event)}`);
-  return new Map([...days].map(([key, group]) => [key, `${group.length} ${last(group).event_type}`]));
+/** Folds events into their number and the type of the last one, by `vehicle day`. */
+export function createSummaryFold() {
+  const days = new Map<string, { count: number; last: EventRecord }>();
+  const isLater = (a: EventRecord, b: EventRecord) =>
+    a.event_time > b.event_time || (a.event_time === b.event_time && idOf(a) > idOf(b));
+  return {
+    add: (events: readonly EventRecord[]) => {
+      for (const event of events) {
+        const key = `${event.vehicle_id} ${dayOf(event)}`;
+        const { count = 0, last = event } = days.get(key) ?? {};
+        days.set(key, { count: count + 1, last: isLater(event, last) ? event : last });
+      }
+    },
+    result: () => new Map([...days].map(([key, { count, last }]) => [key, `${count} ${last.event_type}`])),
+  };
+}
+
+export function summariesOf(events: readonly EventRecord[]): Map<string, string> {
+  const fold = createSummaryFold();
+  fold.add(events);
+  return fold.result();
 }
 
 /** @throws Error unless the daily summaries are those of the events */

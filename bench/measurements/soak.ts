@@ -1,8 +1,8 @@
 import { setTimeout as sleep } from 'node:timers/promises';
-import { checkSummaries, summariesOf } from '../check.ts';
+import { checkSummaries, createSummaryFold } from '../check.ts';
 import { spreadOf, type Measurement, type Options } from '../measurement.ts';
 import { handlesOf, usageOf } from '../processes.ts';
-import { createProvider, prepare, type EventRecord } from '../provider.ts';
+import { createProvider, prepare } from '../provider.ts';
 import { openSpace, until } from '../space.ts';
 import type { Stores } from '../stores.ts';
 import { providerOf } from './drain.ts';
@@ -48,12 +48,12 @@ async function runSoak(stores: Stores, { minutes }: Options) {
       note('files that wait', await space.unfinished());
     };
     const timer = setInterval(() => void look(), LOOK_EVERY_MS);
-    const events: EventRecord[] = [];
+    const fold = createSummaryFold();
     let files = 0;
     for (let due = started; due < started + minutes * 60_000; due += EVERY_MS) {
       for (const kind of ['events', 'status'] as const) {
         const file = provider.file(kind, Date.now());
-        events.push(...file.events);
+        fold.add(file.events);
         files += 1;
         await (
           await prepare(space.config.DATA_DIR, file)
@@ -70,7 +70,7 @@ async function runSoak(stores: Stores, { minutes }: Options) {
       return loaded === files;
     };
     await until('all files are loaded', loadedAll, { everyMs: 1_000, withinMs: 120_000 });
-    const expected = summariesOf(events);
+    const expected = fold.result();
     const isRight = async () =>
       (await checkSummaries(space.client, expected).catch((error: unknown) => error)) === undefined;
     await until('the summaries are right', isRight, { everyMs: 2_000, withinMs: 180_000 });
