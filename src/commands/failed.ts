@@ -72,34 +72,40 @@ export async function showFailed(runtime: Runtime, selection: Selection): Promis
   print(selection.json, data, data.map((letter) => linesOf(letter).join('\n')).join('\n\n'));
 }
 
-/** Sends files back to ingest: what Retry does in Bull Board. */
-export async function retryFailed(runtime: Runtime, selection: Selection): Promise<void> {
+/** Does something to each selected letter; `done` says what that is called when it is done. */
+async function toEach(
+  runtime: Runtime,
+  selection: Selection,
+  done: string,
+  act: (letter: Letter) => Promise<unknown>,
+): Promise<void> {
   requireSelection(selection);
   const letters = await select(runtime, selection);
-  const done: Letter[] = [];
+  const acted: Letter[] = [];
   for (const letter of letters) {
     if (runtime.shutdown.signal.aborted)
-      throw new UsageError(`Stopped; ${done.length} of ${letters.length} are sent back.`);
+      throw new UsageError(`Stopped; ${acted.length} of ${letters.length} are ${done}.`);
     try {
-      await letter.retry();
-      done.push(letter);
+      await act(letter);
+      acted.push(letter);
     } catch (error) {
       // Another version of the file was loaded meanwhile, or somebody else was faster.
       if (await letter.isFailed()) throw error;
     }
   }
-  print(selection.json, done.map(asData), `${done.length} dead letter(s) sent back to ingest.`);
+  print(selection.json, acted.map(asData), `${acted.length} dead letter(s) ${done}.`);
+}
+
+/** Sends files back to ingest: what Retry does in Bull Board. */
+export async function retryFailed(runtime: Runtime, selection: Selection): Promise<void> {
+  await toEach(runtime, selection, 'sent back to ingest', (letter) => letter.retry());
 }
 
 /** Gives files up: they stay in the folder and in the ledger, as discarded. */
 export async function discardFailed(runtime: Runtime, selection: Selection): Promise<void> {
-  requireSelection(selection);
   const store = await openStore(runtime);
-  const letters = await select(runtime, selection);
-  for (const [index, letter] of letters.entries()) {
-    if (runtime.shutdown.signal.aborted) throw new UsageError(`Stopped; ${index} of ${letters.length} are discarded.`);
+  await toEach(runtime, selection, 'discarded', async (letter) => {
     await settleDeadLetter(store, { name: letter.data.name, version: versionOf(letter.data) }, 'discarded');
     await letter.remove();
-  }
-  print(selection.json, letters.map(asData), `${letters.length} dead letter(s) discarded.`);
+  });
 }

@@ -13,8 +13,7 @@ import {
 } from '../queues/ingest.ts';
 import { isRedisAnswer } from '../queues/redis.ts';
 import { messageOf } from '../runtime.ts';
-import type { Store } from '../storage/client.ts';
-import { isLoaded, ledgerRow, readVersions, settleDeadLetter, type FileState } from '../storage/files.ts';
+import { isLoaded, ledgerRow, readVersions, settleDeadLetter } from '../storage/files.ts';
 import { isOutlived } from './ingest.ts';
 import { startWorker, type ProcessorNeeds } from './processor.ts';
 
@@ -23,28 +22,18 @@ const SWEEP_PAGE = 500;
 
 type FailedJob = Job<IngestJob, IngestResult>;
 
-async function stateOf(store: Store, file: IngestJob): Promise<FileState | undefined> {
-  const known = await readVersions(store, file.name);
-  return known.find(({ version }) => version === versionOf(file))?.state;
-}
-
 /**
  * Starts the worker of the dead-letter queue. A letter fails at once with the file's reason and so waits, visible, in
  * the Failed tab. Taken a second time, because somebody pressed Retry, it sends its file back to ingest and is gone.
  */
 export function createDeadLetterWorker(needs: ProcessorNeeds): Worker<DeadLetterJob, void> {
-  const { store, ingestQueue, config, log } = needs;
+  const { ingestQueue, config, log } = needs;
 
   async function process(job: Job<DeadLetterJob, void>): Promise<void> {
     const letter = deadLetterJobSchema.safeParse(job.data);
     // Of a job that was added by hand, not even the reason is sure to be one.
-    if (!letter.success) throw new UnrecoverableError(job.data.reason);
+    if (!letter.success || job.attemptsMade === 0) throw new UnrecoverableError(job.data.reason);
     const { name, size, mtimeNs } = letter.data;
-    if (job.attemptsMade === 0) {
-      // Whoever put it back may have read the ledger before the file was given up.
-      if ((await stateOf(store, letter.data).catch(() => undefined)) === 'discarded') return;
-      throw new UnrecoverableError(job.data.reason);
-    }
     await ingestQueue.remove(ingestJobId({ name, version: versionOf(letter.data) }));
     await enqueueFiles(ingestQueue, [{ name, size, mtimeNs }], { attempts: config.INGEST_ATTEMPTS, backlog: false });
     log.info({ queue: DEAD_LETTER_QUEUE, file: name }, 'dead letter sent back to ingest');
@@ -84,7 +73,8 @@ export function createDeadLetters(needs: ProcessorNeeds) {
   }
 
   async function moveFile(job: FailedJob, file: IngestJob): Promise<void> {
-    const state = await stateOf(store, file);
+    const known = await readVersions(store, file.name);
+    const state = known.find(({ version }) => version === versionOf(file))?.state;
     if (isLoaded(state) || state === 'discarded') return;
     const { failedReason: reason, attemptsMade: attempts, finishedOn: failedAt = store.now() } = job;
     const startedAt = (job.processedOn ?? failedAt) - store.clockSkewMs();

@@ -217,7 +217,8 @@ async function ingest(job: IngestBullJob, wanted: IngestJob, needs: IngestNeeds)
   /** An earlier attempt that failed, died or was interrupted may have announced a load, which ends with this. */
   const superseded = async () => {
     const isAnnounced = job.attemptsMade + job.stalledCounter > 0 || wanted.interrupted === true;
-    if (isAnnounced && own === undefined) await record('superseded');
+    if (own?.state === 'dead_letter') await settleDeadLetter(store, own, 'superseded');
+    else if (isAnnounced && own === undefined) await record('superseded');
     return result('superseded');
   };
 

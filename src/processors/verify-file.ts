@@ -208,8 +208,13 @@ export function createFileCheck(
         rejected: BigInt(rejected),
       };
       const row = { table: 'files', values };
-      const what = `files: ${file.name}`;
-      await judge([{ what, problem: () => rowProblem(store, row), mend: () => store.insert(row) }]);
+      // A row that was there before was taken out for the file to be loaded again.
+      const problem = async () => {
+        const found = await rowProblem(store, row);
+        return found === 'missing' ? undefined : found;
+      };
+      const mend = () => store.insert({ ...row, values: { ...values, finished_at: new Date(store.now()) } });
+      await judge([{ what: `files: ${file.name}`, problem, mend }]);
     } finally {
       await opened.handle.close();
     }

@@ -42,6 +42,8 @@ async function readSeen(store: Store): Promise<Seen | undefined> {
  */
 export function createLedgerDoubt(store: Store, durableMs: number) {
   let seen: Seen | undefined;
+  /** Addresses of nodes that were down when the nodes were last looked at. */
+  let knownDown: readonly string[] = [];
   /** How far Cassandra's clock is ahead of the monotonic one, in ms, and when it was last set by the latter. */
   let clock: { readonly ahead: number; readonly setAt: number } | undefined;
   // The process before this one may have taken a row out of the ledger just now, which a crash could bring back.
@@ -55,19 +57,22 @@ export function createLedgerDoubt(store: Store, durableMs: number) {
   }
 
   return {
-    /** Looks at the nodes, unless that was less than `everyMs` ago. Resolves to whether one was started anew since. */
+    /** Looks at the nodes, unless that was less than `everyMs` ago. Resolves to whether one was started anew, or is down, since. */
     look: async (everyMs = 0): Promise<boolean> => {
       const at = store.now();
       if (seen !== undefined && at >= seen.at && at - seen.at < everyMs) return false;
       const ahead = at - performance.now();
       const isSet = Math.abs(ahead - (clock?.ahead ?? ahead)) > CLOCK_STEP_MS;
       clock = { ahead, setAt: isSet ? performance.now() : (clock?.setAt ?? -Infinity) };
-      const generations = await store.generations();
+      const { generations, down } = await store.nodes();
       const before = seen ?? (await readSeen(store)) ?? { at, generations, doubts: [] };
-      const isForgetful = hasRestarted(before.generations, generations);
+      // Of one that is down, only its return will tell whether it was killed, and when that was.
+      const isForgetful =
+        hasRestarted(before.generations, generations) || !down.every((one) => knownDown.includes(one));
       const doubts = [...before.doubts];
       if (isForgetful) doubts.push({ from: Math.min(before.at, at) - durableMs, until: store.now() });
       await note({ at, generations: new Map([...before.generations, ...generations]), doubts });
+      knownDown = down;
       return isForgetful;
     },
     isDoubtful: ({ state, startedAt, finishedAt }: KnownVersion): boolean =>

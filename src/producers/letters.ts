@@ -8,22 +8,35 @@ import type { ProducerNeeds } from './reconciliation.ts';
 /** The whole ledger is read again after so many seconds, too. */
 const MARK_SECONDS = 7 * 86_400;
 
+/** The key that is there once all letters were restored in this Redis, since it was started. */
+async function markOf({ queues: { connection, prefix } }: ProducerNeeds): Promise<string> {
+  const runId = /^run_id:(\w+)/m.exec(await connection.info('server'))?.[1] ?? '';
+  return `${prefix}:letters-restored:${runId}`;
+}
+
 /**
- * Puts a dead letter of the ledger back where it is missing in Redis; one that is being retried is left alone. One that was
- * retried and loaded, which Cassandra has forgotten, is loaded again.
+ * Sees to a file that the ledger calls a dead letter, unless its letter or its job is there. What Redis has lost is put back.
+ * Where it has lost nothing, the letter was retried, or given up just now: the file is queued, since Cassandra may have
+ * forgotten that it was loaded.
  */
-export async function restoreLetter(
-  { config, ingestQueue, deadLetterQueue }: ProducerNeeds,
-  row: KnownVersion,
-): Promise<void> {
-  const state = await ingestQueue.getJobState(ingestJobId(row));
+async function seeTo(needs: ProducerNeeds, row: KnownVersion, hasLost: () => Promise<boolean>): Promise<void> {
+  const { config, ingestQueue, deadLetterQueue } = needs;
   const file = jobOfVersion(row);
-  if (state === 'completed')
+  const state = await ingestQueue.getJobState(ingestJobId(row));
+  if (state !== 'unknown' && state !== 'completed') return;
+  if ((await deadLetterQueue.getJob(ingestJobId(row))) !== undefined) return;
+  if (state === 'completed' || !(await hasLost())) {
     await enqueueFiles(ingestQueue, [file], { attempts: config.INGEST_ATTEMPTS, backlog: true });
-  if (state !== 'unknown') return;
+    return;
+  }
   const { error, startedAt, finishedAt } = row;
   const letter = { ...file, reason: error ?? 'unknown', startedAt, failedAt: finishedAt, attempts: 0 };
   await addDeadLetter(deadLetterQueue, letter);
+}
+
+/** Sees to a dead letter of the ledger whose file is in the folder. */
+export function takeUpLetter(needs: ProducerNeeds, row: KnownVersion): Promise<void> {
+  return seeTo(needs, row, async () => (await needs.queues.connection.exists(await markOf(needs))) === 0);
 }
 
 /**
@@ -32,18 +45,18 @@ export async function restoreLetter(
  * would restore only letters whose file is still in the folder.
  */
 export function createLetterRestorer(needs: ProducerNeeds): () => Promise<void> {
-  const { connection, prefix } = needs.queues;
-  const { store, shutdown } = needs;
+  const { store, shutdown, queues } = needs;
+  const { connection } = queues;
 
   async function restore(files: readonly { name: string; version: string }[]): Promise<void> {
     const wanted = new Set(files.map(({ name, version }) => `${version} ${name}`));
     for (const row of await readVersions(store, ...new Set(files.map(({ name }) => name))))
-      if (row.state === 'dead_letter' && wanted.has(`${row.version} ${row.name}`)) await restoreLetter(needs, row);
+      if (row.state === 'dead_letter' && wanted.has(`${row.version} ${row.name}`))
+        await seeTo(needs, row, () => Promise.resolve(true));
   }
 
   return async () => {
-    const runId = /^run_id:(\w+)/m.exec(await connection.info('server'))?.[1] ?? '';
-    const mark = `${prefix}:letters-restored:${runId}`;
+    const mark = await markOf(needs);
     if ((await connection.exists(mark)) > 0) return;
     const begun = `${mark}:${randomUUID()}`;
     await connection.set(begun, '', 'EX', MARK_SECONDS);

@@ -6,7 +6,7 @@ import type { Store } from '../storage/client.ts';
 import { forgetFile, originOf, readVersions, type KnownVersion } from '../storage/files.ts';
 import { namesBelow, versionNow } from './data-folder.ts';
 import { createLedgerDoubt } from './ledger-doubt.ts';
-import { restoreLetter } from './letters.ts';
+import { takeUpLetter } from './letters.ts';
 import { takeOut } from './removal.ts';
 
 /** Files that are compared with the ledger, and queued, in one go. */
@@ -77,7 +77,7 @@ export function createReconciliation(needs: ProducerNeeds) {
         } else if (doubt.isDoubtful(row) || (row.state === 'unchanged' && originOf(row, certain(file)) === undefined)) {
           await forget([row, ...inDoubt.filter((one) => one !== row && one.sha256 === row.sha256)]);
           missing.push(file);
-        } else if (row.state === 'dead_letter') await restoreLetter(needs, row);
+        } else if (row.state === 'dead_letter') await takeUpLetter(needs, row);
         else if (AFTER_LOAD === 'keep' || row.state === 'discarded') settledNow.set(file.name, row.version);
         else if (await removeLoaded(file, row)) total.removed += 1;
       }

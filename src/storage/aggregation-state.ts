@@ -17,13 +17,27 @@ export function startAggregation(store: Store, watermark: number): Promise<boole
   return store.runIf(start, [JOB, new Date(watermark), 0n]);
 }
 
+interface AggregationState {
+  readonly watermark: number;
+  readonly epoch: bigint;
+  readonly windowStart: number;
+  readonly windowEnd: number;
+  readonly generations: Generations;
+  readonly moves: readonly Move[];
+}
+
 /**
  * The watermark in ms since the epoch; the epoch of the newest run in µs; the window that it claimed; the generations of
  * Cassandra's nodes by then; and the moves of the watermark since the newest one that was on disk for sure, oldest first.
  */
-export async function readAggregationState(store: Store) {
+export async function readAggregationState(store: Store): Promise<AggregationState> {
   const columns = 'watermark, epoch, window_start, window_end, generations, moves';
-  const row = (await store.run(`SELECT ${columns} FROM aggregation_state WHERE job = ?`, [JOB])).first();
+  const row = (await store.run(`SELECT ${columns} FROM aggregation_state WHERE job = ?`, [JOB])).rows[0];
+  if (row === undefined) {
+    // Cassandra lost it: the next run makes every summary anew.
+    await startAggregation(store, 0);
+    return readAggregationState(store);
+  }
   const watermark = Number(row['watermark']);
   const moves = [...((row['moves'] ?? []) as Iterable<[Date, Date]>)].map(([at, to]): Move => [Number(at), Number(to)]);
   return {
@@ -39,8 +53,8 @@ export async function readAggregationState(store: Store) {
 /** The end of the newest window that was claimed, in ms since the epoch. */
 export async function readWindowEnd(store: Pick<Store, 'run'>): Promise<number> {
   const result = await store.run('SELECT watermark, window_end FROM aggregation_state WHERE job = ?', [JOB]);
-  const { watermark, window_end: windowEnd } = result.first();
-  return Math.max(Number(watermark), Number(windowEnd ?? 0));
+  const [row] = result.rows;
+  return Math.max(Number(row?.['watermark'] ?? 0), Number(row?.['window_end'] ?? 0));
 }
 
 const toMap = (moves: readonly Move[]) => new Map(moves.map(([at, to]) => [new Date(at), new Date(to)]));
@@ -71,7 +85,7 @@ function epochAfter(epoch: bigint, nowMs: number): bigint {
 export async function claimWindow(store: Store, settleMs: number) {
   for (;;) {
     const startedAt = store.now();
-    const generations = await store.generations();
+    const { generations } = await store.nodes();
     const state = await readAggregationState(store);
     const { watermark, windowStart, windowEnd } = state;
     const isForgetful = hasRestarted(state.generations, generations);
@@ -101,12 +115,14 @@ export async function moveWatermark(
   durableMs: number,
 ): Promise<boolean> {
   const { moves, generations } = await readAggregationState(store);
-  if (hasRestarted(generations, await store.generations())) return false;
+  const nodes = await store.nodes();
+  if (hasRestarted(generations, nodes.generations)) return false;
   const [newest = 0] = moves.at(-1) ?? [];
-  const isFar = store.now() - newest >= durableMs * MOVES_APART;
+  // A node that is down may have forgotten what was written before, which it will say when it is back.
+  const isFar = nodes.down.length === 0 && store.now() - newest >= durableMs * MOVES_APART;
   const known: readonly Move[] = isFar ? [...moves, [store.now(), until]] : moves;
-  // A crash that this claim does not know of was after its start.
-  const onDisk = known.filter(([at]) => at <= startedAt - durableMs).length;
+  // Any other crash that this claim does not know of was after its start.
+  const onDisk = nodes.down.length > 0 ? 0 : known.filter(([at]) => at <= startedAt - durableMs).length;
   const values = [new Date(until), toMap(known.slice(Math.max(0, onDisk - 1)))];
   const move = 'UPDATE aggregation_state SET watermark = ?, moves = ? WHERE job = ? IF epoch = ?';
   return store.runIf(move, [...values, JOB, epoch]);

@@ -14,6 +14,8 @@ export const SHARDS = 8;
 const KEYS_PER_ENTRY = 500;
 /** Loads that are announced in one round trip, and entries whose loads are looked up in the ledger together. */
 const AT_ONCE = 64;
+/** Hours of open loads that are gathered before they are appended again. */
+const OPEN_HOURS_IN_MEMORY = 10_000;
 /** How long a load that nobody ends is waited for, and how long when its job is lost, and so perhaps its file. */
 export const ABANDONED_MS = DAY_MS;
 const LOST_MS = 600_000;
@@ -137,8 +139,8 @@ async function unended(
 }
 
 /**
- * Reads one shard's entries of the window (after, until], in ms since the epoch; a key may come many times. Once all
- * are read, those of loads that had not ended are appended again, so that the next run takes them up, too.
+ * Reads one shard's entries of the window (after, until], in ms since the epoch; a key may come many times. Those of
+ * loads that had not ended are appended again behind the window, so that the next run takes them up, too.
  */
 export async function* readChanges(reader: LogReader, shard: number, after: number, until: number) {
   const { store } = reader;
@@ -157,6 +159,12 @@ export async function* readChanges(reader: LogReader, shard: number, after: numb
         }
     }
     for (const [load, since] of open) openLoads.set(load, since);
+    if (openHours.size >= OPEN_HOURS_IN_MEMORY) await appendOpen();
+  }
+  async function appendOpen(): Promise<void> {
+    const hours = [...openHours.values()];
+    openHours.clear();
+    if (hours.length > 0) await append(store, entriesOf(hours, openLoads));
   }
 
   const window = 'bucket = ? AND shard = ? AND at > maxTimeuuid(?) AND at <= maxTimeuuid(?)';
@@ -170,7 +178,7 @@ export async function* readChanges(reader: LogReader, shard: number, after: numb
     }
   }
   yield* keysOf(page);
-  if (openHours.size > 0) await append(store, entriesOf(openHours.values(), openLoads));
+  await appendOpen();
 }
 
 /** The hours of a vehicle, as starts in ms since the epoch, that an aggregation is yet to take up after `after`. */

@@ -166,19 +166,22 @@ export async function connectStore(config: Config, log: Logger, keyspace = confi
     },
     /** How far this machine's clock is ahead of it. */
     clockSkewMs: () => Date.now() - now(),
-    /** The generations of the nodes of our datacenter that are up. @throws when one does not answer, or none is up */
-    generations: async (): Promise<Generations> => {
-      const isOurs = (host: Host) => host.datacenter === config.CASSANDRA_LOCAL_DATACENTER && host.isUp();
-      const asked = client.hosts
-        .values()
-        .filter(isOurs)
-        .map(async (host): Promise<[string, bigint]> => {
-          const result = await client.execute('SELECT host_id, gossip_generation FROM system.local', [], { host });
-          const { host_id: id, gossip_generation: generation } = result.first();
-          return [String(id), BigInt(generation)];
-        });
-      if (asked.length === 0) throw new errors.NoHostAvailableError({}, 'no node of Cassandra is up');
-      return new Map(await Promise.all(asked));
+    /**
+     * The nodes of our datacenter: the generations of those that are up, and the addresses of the others.
+     *
+     * @throws when one that is taken for up does not answer, or none is up
+     */
+    nodes: async (): Promise<{ readonly generations: Generations; readonly down: readonly string[] }> => {
+      const ours = client.hosts.values().filter((host) => host.datacenter === config.CASSANDRA_LOCAL_DATACENTER);
+      const down = ours.filter((host) => !host.isUp()).map(({ address }) => address);
+      if (down.length === ours.length) throw new errors.NoHostAvailableError({}, 'no node of Cassandra is up');
+      const ask = async (host: Host): Promise<[string, bigint]> => {
+        const result = await client.execute('SELECT host_id, gossip_generation FROM system.local', [], { host });
+        const { host_id: id, gossip_generation: generation } = result.first();
+        return [String(id), BigInt(generation)];
+      };
+      const up = ours.filter(({ address }) => !down.includes(address));
+      return { generations: new Map(await Promise.all(up.map(ask))), down };
     },
     /** Calls back when a node of Cassandra answers again. */
     onReturn: (listener: () => void) => void returnListeners.push(listener),

@@ -4,7 +4,8 @@ import type { Logger } from 'pino';
 import { UsageError, type Config } from '../config.ts';
 import { HOUR_MS } from '../datasets/time.ts';
 import { startAggregation } from './aggregation-state.ts';
-import { connectStore, type Store } from './client.ts';
+import { messageOf } from '../runtime.ts';
+import { connectStore, isShortOfReplicas, type Store } from './client.ts';
 import { migrations, migrationsTable } from './schema.ts';
 
 /** How long the nodes of a cluster may take to learn of a new keyspace or table. */
@@ -17,10 +18,14 @@ async function appliedVersion(store: Store): Promise<number> {
 
 const isResponse = (error: unknown, code: number) => error instanceof errors.ResponseError && error.code === code;
 
-/** @throws UsageError when it is a right that is missing, otherwise the error itself */
+/** @throws UsageError when a right is missing or too few nodes are up, otherwise the error itself */
 function explain(error: unknown): never {
-  if (!(error instanceof Error && isResponse(error, types.responseErrorCodes.unauthorized))) throw error;
-  throw new UsageError(`Cassandra withholds a right: ${error.message}. Grant what docs/operations.md lists.`);
+  if (isShortOfReplicas(error))
+    throw new UsageError(
+      'Too few nodes of Cassandra are up for CASSANDRA_CONSISTENCY: start more; `npx pipeline doctor` says how many.',
+    );
+  if (!isResponse(error, types.responseErrorCodes.unauthorized)) throw error;
+  throw new UsageError(`Cassandra withholds a right: ${messageOf(error)}. Grant what docs/operations.md lists.`);
 }
 
 /**
@@ -50,7 +55,8 @@ async function onceKnown<T>(work: () => Promise<T>): Promise<T> {
     try {
       return await work();
     } catch (error) {
-      if (isResponse(error, types.responseErrorCodes.unauthorized) || performance.now() > deadline) throw error;
+      const isHopeless = isResponse(error, types.responseErrorCodes.unauthorized) || isShortOfReplicas(error);
+      if (isHopeless || performance.now() > deadline) throw error;
     }
     await sleep(250);
   }

@@ -57,21 +57,28 @@ export async function statusProblem(store: Store, row: Expected, timestamp: bigi
   return reports.filter((report) => micros(report['nanos']) === timestamp).length > 1 ? undefined : problem;
 }
 
-/** Versions of files that rows of a day name and the ledger does not know, each with an hour of such rows. */
+/**
+ * Versions of files that rows of a day name and the ledger does not know, or has given up (`isKnown`), each with an hour of
+ * such rows.
+ */
 export async function strayFiles(
   store: Store,
   { vehicleId, day }: StoredDay,
-): Promise<(Required<Doubt> & { version: string })[]> {
+): Promise<(Required<Doubt> & { version: string; isKnown: boolean })[]> {
   const hours = new Map<string, number>();
+  const givenUp = new Set<string>();
   const query = 'SELECT event_time, file_name, file_version FROM vehicle_events WHERE vehicle_id = ? AND day = ?';
   for await (const row of store.rows(query, [vehicleId, day]))
     hours.set(`${row['file_version']} ${row['file_name'] ?? 'no file'}`, hourOf(Number(row['event_time'])));
   const nameOf = (id: string) => id.slice(id.indexOf(' ') + 1);
   const names = [...new Set([...hours.keys()].map(nameOf))];
   for (let start = 0; start < names.length; start += AT_ONCE)
-    for (const { name, version } of await readVersions(store, ...names.slice(start, start + AT_ONCE)))
-      hours.delete(`${version} ${name}`);
-  return [...hours].map(([id, hour]) => ({ what: nameOf(id), version: id.slice(0, id.indexOf(' ')), hour }));
+    for (const { name, version, state } of await readVersions(store, ...names.slice(start, start + AT_ONCE)))
+      if (state === 'dead_letter' || state === 'discarded') givenUp.add(`${version} ${name}`);
+      else hours.delete(`${version} ${name}`);
+  return [...hours].map(([id, hour]) => {
+    return { what: nameOf(id), version: id.slice(0, id.indexOf(' ')), hour, isKnown: givenUp.has(id) };
+  });
 }
 
 export const allFiles = (store: Store) => store.rows('SELECT name, version, state FROM files');

@@ -1,4 +1,4 @@
-import { mkdir, readdir, rm, stat, symlink, writeFile } from 'node:fs/promises';
+import { mkdir, readdir, rename, rm, stat, symlink, utimes, writeFile } from 'node:fs/promises';
 import { dirname, join } from 'node:path';
 import { UnrecoverableError, Worker } from 'bullmq';
 import { beforeAll, describe, expect, it, vi } from 'vitest';
@@ -6,7 +6,7 @@ import { openAll } from '../../src/commands/connect.ts';
 import { discardFailed, listFailed, retryFailed, showFailed, type Selection } from '../../src/commands/failed.ts';
 import type { Runtime } from '../../src/runtime.ts';
 import { UsageError } from '../../src/config.ts';
-import { createLetterRestorer, restoreLetter } from '../../src/producers/letters.ts';
+import { createLetterRestorer, takeUpLetter } from '../../src/producers/letters.ts';
 import { readVersions } from '../../src/storage/files.ts';
 import { eventually, openSpace, type Letter, type Space } from './pipeline.ts';
 import { idOf } from './recomputation.ts';
@@ -99,7 +99,10 @@ describe('what one of the stores has forgotten of dead letters', async () => {
     expect(await letters.getJobCountByTypes('waiting', 'failed')).toBe(0);
   });
 
-  it('is loaded again when it was retried and loaded, and Cassandra knows only of the letter', async () => {
+  it.each([
+    ['', true],
+    [', also when Redis knows nothing of it any more', false],
+  ])('is loaded again when it was retried and loaded, and Cassandra knows only of the letter%s', async (_, isKept) => {
     const own = await openSpace();
     const records = events(5, { vehicle_id: 'large' });
     const name = 'vehicles_events_large.json';
@@ -113,6 +116,7 @@ describe('what one of the stores has forgotten of dead letters', async () => {
     await own.loaded([name]);
     await eventually(async () => expect(await own.letters()).toEqual([]));
     await watcher.stop();
+    if (!isKept) await own.queue('ingest').clean(0, 10, 'completed');
     await own.read('TRUNCATE vehicle_events');
     await own.read("UPDATE files SET state = 'dead_letter' WHERE name = ? AND version = ?", [
       name,
@@ -303,10 +307,13 @@ describe('a dead letter whose cause was a setting', async () => {
     await command(space, async (runtime) => {
       const opened = await openAll(runtime);
       const [row] = await readVersions(opened.store, 'vehicles_events_given_up.json');
-      if (row !== undefined) await restoreLetter(opened, { ...row, state: 'dead_letter' });
+      if (row !== undefined) await takeUpLetter(opened, { ...row, state: 'dead_letter' });
       expect(row?.state).toBe('discarded');
     });
-    await eventually(async () => expect(await letterNames(space)).toHaveLength(2), { withinMs: 1_000 });
+    const left = () =>
+      space.queue('ingest').getJobCountByTypes('waiting', 'prioritized', 'active', 'delayed', 'failed');
+    await eventually(async () => expect(await left()).toBe(0));
+    expect(await letterNames(space)).toHaveLength(2);
   });
 });
 
@@ -504,6 +511,21 @@ describe('files that do not leave the folder like others', async () => {
     await eventually(async () =>
       expect((await own.queue('ingest').getJob(job.id ?? ''))?.returnvalue).toMatchObject({ state: 'superseded' }),
     );
+    expect(await own.letters()).toEqual([]);
+  });
+
+  it('an older version that came once more, cut off, and is gone when it is retried, is settled', async () => {
+    const name = 'vehicles_events_again.json';
+    await own.put(name, events(2, { vehicle_id: 'again' }));
+    await own.loaded([name]);
+    await eventually(async () => expect(await readdir(path())).not.toContain(name));
+    await writeFile(path('cut'), '[');
+    await utimes(path('cut'), 1_000, 1_000);
+    await rename(path('cut'), path(name));
+    const letter = await letterOf(own, name);
+    await rm(path(name));
+    await letter.retry();
+    await eventually(async () => expect(await statesOf(own, name)).toEqual(expect.arrayContaining(['superseded'])));
     expect(await own.letters()).toEqual([]);
   });
 });

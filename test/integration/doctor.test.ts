@@ -7,6 +7,7 @@ import { doctor } from '../../src/commands/doctor.ts';
 import type { Config } from '../../src/config.ts';
 import { freePort } from '../../src/local/ports.ts';
 import { findRedisBinary, startRedis } from '../../src/local/redis.ts';
+import { migrate } from '../../src/storage/migrations.ts';
 import { openSpace } from './pipeline.ts';
 
 const ROOT = resolve(import.meta.dirname, '../..');
@@ -112,6 +113,18 @@ describe('pipeline doctor', () => {
       advice: expect.stringMatching(/^LOCAL_QUORUM needs 2 nodes/) as string,
     });
     expect(line('Schema')).toMatchObject({ state: 'wrong', advice: 'Run `npx pipeline migrate`.' });
+  });
+
+  it('is what migrate names when too few nodes are up', async () => {
+    const runtime = space.runtime({
+      CASSANDRA_KEYSPACE: `${space.config.CASSANDRA_KEYSPACE}_rf3`,
+      CASSANDRA_REPLICATION_FACTOR: 3,
+    });
+    onTestFinished(async () => {
+      await space.read(`DROP KEYSPACE IF EXISTS ${runtime.config.CASSANDRA_KEYSPACE}`);
+      await runtime.stop();
+    });
+    await expect(migrate(runtime.config, runtime.log)).rejects.toThrow(/^Too few nodes of Cassandra are up .*doctor/);
   });
 
   it('finds a consistency that may not read what was written', async () => {

@@ -35,13 +35,38 @@ describe('when the clock of Cassandra is set', async () => {
     expect(doubt.isDurable({ ...row, startedAt: at, finishedAt: at })).toBe(true);
   });
 
+  it('or a node is down, what was written shortly before is in doubt at once, and what comes then is not', async () => {
+    const nodes = await real.nodes();
+    let down: string[] = [];
+    let ahead = 0;
+    const now = () => real.now() + ahead;
+    const doubt = createLedgerDoubt({ ...real, now, nodes: () => Promise.resolve({ ...nodes, down }) }, DURABLE_MS);
+    await doubt.look();
+    const at = now();
+    const loadedAt = (ms: number) => ({ ...row, startedAt: ms, finishedAt: ms });
+    down = ['127.0.0.2'];
+    ahead = 60_000;
+    expect(await doubt.look()).toBe(true);
+    ahead = 120_000;
+    expect(await doubt.look()).toBe(false);
+    expect([at - 1_000, at + 1_000, at - 2 * DURABLE_MS, now()].map((ms) => doubt.isDoubtful(loadedAt(ms)))).toEqual([
+      true,
+      true,
+      false,
+      false,
+    ]);
+  });
+
   it('back, and a node was started anew meanwhile, what was loaded by either clock is in doubt', async () => {
-    const generations = await real.generations();
+    const nodes = await real.nodes();
     let [ahead, starts] = [0, 0n];
     const store = {
       ...real,
       now: () => real.now() + ahead,
-      generations: () => Promise.resolve(new Map([...generations].map(([node, nth]) => [node, nth + starts]))),
+      nodes: () => {
+        const generations = [...nodes.generations].map(([node, nth]) => [node, nth + starts] as const);
+        return Promise.resolve({ ...nodes, generations: new Map(generations) });
+      },
     };
     await createLedgerDoubt(store, DURABLE_MS).look();
     const loadedAt = (at: number) => ({ ...row, startedAt: at, finishedAt: at });

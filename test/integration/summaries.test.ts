@@ -2,11 +2,17 @@ import { readFile } from 'node:fs/promises';
 import { dirname, join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { beforeAll, describe, expect, it } from 'vitest';
-import { openForWork, openStore } from '../../src/commands/connect.ts';
+import { openAll, openForWork, openStore } from '../../src/commands/connect.ts';
 import { createAggregationWorkers } from '../../src/processors/aggregation.ts';
 import { ingestJobId } from '../../src/queues/ingest.ts';
-import { claimEpoch, claimWindow, moveWatermark, TURNS } from '../../src/storage/aggregation-state.ts';
-import { createChangeLog } from '../../src/storage/change-log.ts';
+import {
+  claimEpoch,
+  claimWindow,
+  moveWatermark,
+  readAggregationState,
+  TURNS,
+} from '../../src/storage/aggregation-state.ts';
+import { createChangeLog, readChanges, SHARDS } from '../../src/storage/change-log.ts';
 import { recomputeDay } from '../../src/storage/summaries.ts';
 import { eventually, openSpace, type Space } from './pipeline.ts';
 import { storedSummaries, summariesOf } from './recomputation.ts';
@@ -261,6 +267,88 @@ describe('of two aggregations at once', async () => {
     expect(second.after).toBe(first.until);
     expect(second.until).toBeGreaterThan(first.until);
   });
+});
+
+it('while a node is down, where the watermark was before is remembered, as that node may have forgotten what came then', async () => {
+  const own = await openSpace();
+  const store = await openStore(own.runtime());
+  const nodes = await store.nodes();
+  const moves = async () => (await readAggregationState(store)).moves;
+  const runAt = async (seconds: number, down: readonly string[]) => {
+    const later = {
+      ...store,
+      now: () => store.now() + seconds * 1_000,
+      nodes: () => Promise.resolve({ ...nodes, down }),
+    };
+    const claimed = await claimWindow(later, 0);
+    expect(await moveWatermark(later, claimed, 1_000)).toBe(true);
+    return claimed;
+  };
+  const before = await runAt(0, []);
+  await runAt(10, []);
+  const known = await moves();
+  for (const seconds of [20, 30, 40]) await runAt(seconds, ['127.0.0.2']);
+  expect(await moves()).toEqual(known);
+  expect(known.some(([, watermark]) => watermark === before.until)).toBe(true);
+  // It is back, and was started anew.
+  const generations = new Map([...nodes.generations].map(([node, nth]) => [node, nth + 1n]));
+  const back = { ...store, now: () => store.now() + 50_000, nodes: () => Promise.resolve({ generations, down: [] }) };
+  expect((await claimWindow(back, 0)).after).toBeLessThanOrEqual(before.until);
+});
+
+it('an aggregation whose state Cassandra has lost makes every summary anew, and files are loaded meanwhile', async () => {
+  const own = await openSpace({ AGGREGATION_EVERY_SECONDS: 3_600 });
+  const watcher = own.startWatcher();
+  const processor = own.startProcessor();
+  const records = events(20, { vehicle_id: 'lost-state' });
+  await own.put('vehicles_events_1.json', records.slice(0, 10));
+  await own.loaded(['vehicles_events_1.json']);
+  await own.read('TRUNCATE aggregation_state');
+  await own.read('TRUNCATE change_log');
+  await own.put('vehicles_events_2.json', records.slice(10));
+  await own.loaded(['vehicles_events_2.json']);
+  await own.aggregated();
+  expect(await storedSummaries(own.read)).toEqual(summariesOf(records));
+  await Promise.all([watcher.stop(), processor.stop()]);
+});
+
+it('hours of a large load that has not ended are appended again in parts, and none is passed over', async () => {
+  const own = await openSpace({ AGGREGATION_EVERY_SECONDS: 3_600 });
+  const runtime = own.runtime();
+  const { store } = await openAll(runtime);
+  const touched = Array.from({ length: 70_000 }, (_, n) => ({ vehicleId: 'one', hour: n * 3_600_000 }));
+  const file = { name: 'vehicles_events_large.json', version: '1-1' };
+  const dies = createChangeLog(store, 1_000)(file, touched, () => Promise.reject(new Error('killed')));
+  await expect(dies).rejects.toThrow('killed');
+  await sleep(1_500);
+  let [inserts, early] = [0, 0];
+  const counting = {
+    ...store,
+    insert: (row: Parameters<typeof store.insert>[0]) => {
+      inserts += 1;
+      return store.insert(row);
+    },
+  };
+  const { after, until } = await claimWindow(store, 0);
+  const read = async (from: number, to: number) => {
+    const keys = new Set<number>();
+    for (let shard = 0; shard < SHARDS; shard += 1)
+      for await (const { hour } of readChanges(
+        { store: counting, hasJob: () => Promise.resolve(true) },
+        shard,
+        from,
+        to,
+      )) {
+        if (keys.size < touched.length - 1) early = inserts;
+        keys.add(hour);
+      }
+    return keys.size;
+  };
+  expect(await read(after, until)).toBe(touched.length);
+  expect(early).toBeGreaterThan(0);
+  const next = await claimWindow(store, 0);
+  expect(await read(until, next.until + 3_600_000)).toBe(touched.length);
+  await runtime.stop();
 });
 
 describe('many aggregations at once', async () => {

@@ -8,6 +8,8 @@ import { renderPage } from '../../src/board/page.ts';
 import { createSnapshotReader } from '../../src/board/snapshot.ts';
 import { openAll } from '../../src/commands/connect.ts';
 import { verifyFiles } from '../../src/commands/verify.ts';
+import { verify } from '../../src/processors/verification.ts';
+import { allFiles } from '../../src/producers/data-folder.ts';
 import type { VerificationReport } from '../../src/queues/verification.ts';
 import { eventually, openSpace, type Space } from './pipeline.ts';
 import { startProvider } from './provider.ts';
@@ -249,7 +251,7 @@ describe('what is stored', async () => {
     const repaired = await verified(space, { repair: true });
     expect(repaired).toMatchObject({ differences: 2, mended: 1, failure: '1 difference(s) are left.' });
     expect(repaired.examples[1]?.what).toMatch(
-      /^2026-11-20 of vehicle one: rows of files that the ledger does not know$/,
+      /^2026-11-20 of vehicle one: rows of files that the ledger does not call loaded$/,
     );
     expect(repaired.examples[1]?.problem).toBe('no file');
     const [day] = await space.read(`SELECT event_count FROM daily_summary WHERE vehicle_id = 'one' AND ${DAY}`);
@@ -315,6 +317,44 @@ describe('a file that the ledger does not know any more', async () => {
     await processor.stop();
     expect(await verified(space)).toMatchObject({ files: 2, differences: 0, failure: '' });
   });
+});
+
+it('rows that a dead letter has left are found', async () => {
+  const space = await openSpace();
+  const name = 'vehicles_events_half.json';
+  await space.put(name, events(3, { vehicle_id: 'half' }));
+  await settle(space, [name]);
+  const set = 'UPDATE files SET state = ? WHERE name = ? AND version = ?';
+  await space.read(set, ['dead_letter', name, (await space.ledger())[0]?.version]);
+  const { examples, deadLetters } = await verified(space);
+  const what = '2026-11-20 of vehicle half: rows of files that the ledger does not call loaded';
+  expect(examples).toEqual([{ what, problem: name, mended: false }]);
+  expect(deadLetters).toBe(1);
+});
+
+it('a ledger row that is taken out while its file is compared stays out, for the file to be loaded again', async () => {
+  const space = await openSpace();
+  const name = 'vehicles_events_doubtful.json';
+  await space.put(name, events(3, {}));
+  await settle(space, [name]);
+  const runtime = space.runtime();
+  const opened = await openAll(runtime);
+  let isOut = false;
+  const store = {
+    ...opened.store,
+    run: async (query: string, parameters?: readonly unknown[]) => {
+      if (query.startsWith('SELECT * FROM files')) {
+        await space.read('TRUNCATE files');
+        isOut = true;
+      }
+      return opened.store.run(query, parameters);
+    },
+  };
+  const options = { files: () => allFiles(space.config.DATA_DIR), share: 1, repair: true, goesOn: () => !isOut };
+  expect(await verify({ ...opened, store }, options)).toMatchObject({ files: 1, differences: 0 });
+  expect(isOut).toBe(true);
+  expect(await space.ledger()).toEqual([]);
+  await runtime.stop();
 });
 
 describe('an archive on a file system of its own', async () => {

@@ -178,6 +178,8 @@ function compareLedger({ ledger, letters }: Stored, files: readonly ProvidedFile
     }
     if (file.expected === 'replaced' && state === 'dead_letter') found.files.push(is);
   }
+  for (const [key, { state }] of rows)
+    if (state === 'dead_letter' && !reasons.has(key)) found.files.push(`${key} is a dead letter in the ledger alone`);
   for (const key of new Set([...rows.keys(), ...reasons.keys()])) {
     const expected = byKey.get(key)?.expected;
     const isLetter = reasons.has(key) || rows.get(key)?.['state'] === 'dead_letter';

@@ -19,7 +19,7 @@ function openLog(settleMs: number, appendMs: (nth: number) => number, claimed: (
     freshNow: () => Promise.resolve(clock),
     run: () =>
       Promise.resolve({
-        first: () => ({ watermark: new Date(0), window_end: new Date(claimed(appended.length)) }),
+        rows: [{ watermark: new Date(0), window_end: new Date(claimed(appended.length)) }],
       } as unknown as types.ResultSet),
     insert: ({ values }: { values: Readonly<Record<string, unknown>> }) => {
       appended.push(values as Appended);
