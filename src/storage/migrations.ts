@@ -47,7 +47,7 @@ export async function requireSchema(store: Store): Promise<void> {
 
 /**
  * Does what needs a keyspace or table that was just made, again until it works: a node that has only just joined learns
- * of it seconds after the others, and one that knows a table may not have opened it yet ("Unknown CF").
+ * of it, and they of it, seconds after the others; and one that knows a table may not have opened it yet ("Unknown CF").
  */
 async function onceKnown<T>(work: () => Promise<T>): Promise<T> {
   const deadline = performance.now() + AGREEMENT_MS;
@@ -55,8 +55,7 @@ async function onceKnown<T>(work: () => Promise<T>): Promise<T> {
     try {
       return await work();
     } catch (error) {
-      const isHopeless = isResponse(error, types.responseErrorCodes.unauthorized) || isShortOfReplicas(error);
-      if (isHopeless || performance.now() > deadline) throw error;
+      if (isResponse(error, types.responseErrorCodes.unauthorized) || performance.now() > deadline) throw error;
     }
     await sleep(250);
   }
