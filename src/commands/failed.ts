@@ -79,7 +79,6 @@ async function toEach(
   done: string,
   act: (letter: Letter) => Promise<unknown>,
 ): Promise<void> {
-  requireSelection(selection);
   const letters = await select(runtime, selection);
   const acted: Letter[] = [];
   for (const letter of letters) {
@@ -98,11 +97,13 @@ async function toEach(
 
 /** Sends files back to ingest: what Retry does in Bull Board. */
 export async function retryFailed(runtime: Runtime, selection: Selection): Promise<void> {
+  requireSelection(selection);
   await toEach(runtime, selection, 'sent back to ingest', (letter) => letter.retry());
 }
 
 /** Gives files up: they stay in the folder and in the ledger, as discarded. */
 export async function discardFailed(runtime: Runtime, selection: Selection): Promise<void> {
+  requireSelection(selection);
   const store = await openStore(runtime);
   await toEach(runtime, selection, 'discarded', async (letter) => {
     await settleDeadLetter(store, { name: letter.data.name, version: versionOf(letter.data) }, 'discarded');

@@ -85,9 +85,10 @@ export async function verify(needs: VerificationNeeds, options: VerificationOpti
       mend: () => mendDay({ stored, hours }, (claimed ??= claimEpoch(store))),
     }));
     const strays = days.map(({ stored }): Claim => {
-      const isStray = ({ what, version, isKnown }: Awaited<ReturnType<typeof strayFiles>>[number]) =>
-        isKnown || !isThere(needs, what, version);
-      const find = async () => (await strayFiles(store, stored)).filter(isStray);
+      const find = async () =>
+        (await strayFiles(store, stored)).filter(
+          ({ what, version, isGivenUp }) => isGivenUp || !isThere(needs, what, version),
+        );
       const what = `${stored.day} of vehicle ${stored.vehicleId}: rows of files that the ledger does not call loaded`;
       return { what, problem: () => dueProblem(stored, find), mend: () => Promise.resolve() };
     });

@@ -57,7 +57,7 @@ export function createLedgerDoubt(store: Store, durableMs: number) {
   }
 
   return {
-    /** Looks at the nodes, unless that was less than `everyMs` ago. Resolves to whether one was started anew, or is down, since. */
+    /** Looks at the nodes, unless that was less than `everyMs` ago. Resolves to whether one was started anew, or went down, since. */
     look: async (everyMs = 0): Promise<boolean> => {
       const at = store.now();
       if (seen !== undefined && at >= seen.at && at - seen.at < everyMs) return false;

@@ -19,13 +19,13 @@ async function markOf({ queues: { connection, prefix } }: ProducerNeeds): Promis
  * Where it has lost nothing, the letter was retried, or given up just now: the file is queued, since Cassandra may have
  * forgotten that it was loaded.
  */
-async function seeTo(needs: ProducerNeeds, row: KnownVersion, hasLost: () => Promise<boolean>): Promise<void> {
-  const { config, ingestQueue, deadLetterQueue } = needs;
+export async function takeUpLetter(needs: ProducerNeeds, row: KnownVersion): Promise<void> {
+  const { config, ingestQueue, deadLetterQueue, queues } = needs;
   const file = jobOfVersion(row);
   const state = await ingestQueue.getJobState(ingestJobId(row));
   if (state !== 'unknown' && state !== 'completed') return;
   if ((await deadLetterQueue.getJob(ingestJobId(row))) !== undefined) return;
-  if (state === 'completed' || !(await hasLost())) {
+  if (state === 'completed' || (await queues.connection.exists(await markOf(needs))) > 0) {
     await enqueueFiles(ingestQueue, [file], { attempts: config.INGEST_ATTEMPTS, backlog: true });
     return;
   }
@@ -34,25 +34,19 @@ async function seeTo(needs: ProducerNeeds, row: KnownVersion, hasLost: () => Pro
   await addDeadLetter(deadLetterQueue, letter);
 }
 
-/** Sees to a dead letter of the ledger whose file is in the folder. */
-export function takeUpLetter(needs: ProducerNeeds, row: KnownVersion): Promise<void> {
-  return seeTo(needs, row, async () => (await needs.queues.connection.exists(await markOf(needs))) === 0);
-}
-
 /**
  * Makes what restores all letters of the ledger, to be called again and again: it reads the whole ledger when Redis was
  * started anew, perhaps from an old snapshot, when another one took over, or when it was emptied. Reconciliation alone
  * would restore only letters whose file is still in the folder.
  */
 export function createLetterRestorer(needs: ProducerNeeds): () => Promise<void> {
-  const { store, shutdown, queues } = needs;
-  const { connection } = queues;
+  const { connection } = needs.queues;
+  const { store, shutdown } = needs;
 
   async function restore(files: readonly { name: string; version: string }[]): Promise<void> {
     const wanted = new Set(files.map(({ name, version }) => `${version} ${name}`));
     for (const row of await readVersions(store, ...new Set(files.map(({ name }) => name))))
-      if (row.state === 'dead_letter' && wanted.has(`${row.version} ${row.name}`))
-        await seeTo(needs, row, () => Promise.resolve(true));
+      if (row.state === 'dead_letter' && wanted.has(`${row.version} ${row.name}`)) await takeUpLetter(needs, row);
   }
 
   return async () => {

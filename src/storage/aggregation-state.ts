@@ -17,26 +17,18 @@ export function startAggregation(store: Store, watermark: number): Promise<boole
   return store.runIf(start, [JOB, new Date(watermark), 0n]);
 }
 
-interface AggregationState {
-  readonly watermark: number;
-  readonly epoch: bigint;
-  readonly windowStart: number;
-  readonly windowEnd: number;
-  readonly generations: Generations;
-  readonly moves: readonly Move[];
-}
-
 /**
  * The watermark in ms since the epoch; the epoch of the newest run in µs; the window that it claimed; the generations of
  * Cassandra's nodes by then; and the moves of the watermark since the newest one that was on disk for sure, oldest first.
  */
-export async function readAggregationState(store: Store): Promise<AggregationState> {
+export async function readAggregationState(store: Store) {
   const columns = 'watermark, epoch, window_start, window_end, generations, moves';
-  const row = (await store.run(`SELECT ${columns} FROM aggregation_state WHERE job = ?`, [JOB])).rows[0];
+  const read = () => store.run(`SELECT ${columns} FROM aggregation_state WHERE job = ?`, [JOB]);
+  let [row] = (await read()).rows;
   if (row === undefined) {
     // Cassandra lost it: the next run makes every summary anew.
     await startAggregation(store, 0);
-    return readAggregationState(store);
+    row = (await read()).first();
   }
   const watermark = Number(row['watermark']);
   const moves = [...((row['moves'] ?? []) as Iterable<[Date, Date]>)].map(([at, to]): Move => [Number(at), Number(to)]);
@@ -117,13 +109,17 @@ export async function moveWatermark(
   const { moves, generations } = await readAggregationState(store);
   const nodes = await store.nodes();
   if (hasRestarted(generations, nodes.generations)) return false;
-  const [newest = 0] = moves.at(-1) ?? [];
-  // A node that is down may have forgotten what was written before, which it will say when it is back.
-  const isFar = nodes.down.length === 0 && store.now() - newest >= durableMs * MOVES_APART;
-  const known: readonly Move[] = isFar ? [...moves, [store.now(), until]] : moves;
-  // Any other crash that this claim does not know of was after its start.
-  const onDisk = nodes.down.length > 0 ? 0 : known.filter(([at]) => at <= startedAt - durableMs).length;
-  const values = [new Date(until), toMap(known.slice(Math.max(0, onDisk - 1)))];
+
+  /** With this move, if it is one to remember: from the newest that was made by then. */
+  function movesSince(then: number): readonly Move[] {
+    const [newest = 0] = moves.at(-1) ?? [];
+    const isFar = store.now() - newest >= durableMs * MOVES_APART;
+    const known: readonly Move[] = isFar ? [...moves, [store.now(), until]] : moves;
+    return known.slice(Math.max(0, known.filter(([at]) => at <= then).length - 1));
+  }
+  // A crash that this claim does not know of was after its start; or it is of a node that is down, and says so when it is back.
+  const kept = nodes.down.length > 0 ? moves : movesSince(startedAt - durableMs);
+  const values = [new Date(until), toMap(kept)];
   const move = 'UPDATE aggregation_state SET watermark = ?, moves = ? WHERE job = ? IF epoch = ?';
   return store.runIf(move, [...values, JOB, epoch]);
 }

@@ -173,14 +173,14 @@ export async function connectStore(config: Config, log: Logger, keyspace = confi
      */
     nodes: async (): Promise<{ readonly generations: Generations; readonly down: readonly string[] }> => {
       const ours = client.hosts.values().filter((host) => host.datacenter === config.CASSANDRA_LOCAL_DATACENTER);
+      const up = ours.filter((host) => host.isUp());
       const down = ours.filter((host) => !host.isUp()).map(({ address }) => address);
-      if (down.length === ours.length) throw new errors.NoHostAvailableError({}, 'no node of Cassandra is up');
+      if (up.length === 0) throw new errors.NoHostAvailableError({}, 'no node of Cassandra is up');
       const ask = async (host: Host): Promise<[string, bigint]> => {
         const result = await client.execute('SELECT host_id, gossip_generation FROM system.local', [], { host });
         const { host_id: id, gossip_generation: generation } = result.first();
         return [String(id), BigInt(generation)];
       };
-      const up = ours.filter(({ address }) => !down.includes(address));
       return { generations: new Map(await Promise.all(up.map(ask))), down };
     },
     /** Calls back when a node of Cassandra answers again. */

@@ -69,20 +69,23 @@ export async function migrate(config: Config, log: Logger): Promise<number[]> {
   const admin = await connectStore(config, log, '');
   await admin.run(keyspace).catch(explain).finally(admin.close);
   const store = await onceKnown(() => connectStore(config, log));
-  try {
+  const done: number[] = [];
+  async function apply(): Promise<void> {
     await store.run(`CREATE TABLE IF NOT EXISTS ${migrationsTable}`);
-    const applied = await onceKnown(() => appliedVersion(store));
-    const missing = migrations.filter(({ version }) => version > applied);
-    for (const { version, description, statements } of missing) {
-      for (const statement of statements) await onceKnown(() => store.run(statement));
+    const applied = await appliedVersion(store);
+    for (const { version, description, statements } of migrations.filter((one) => one.version > applied)) {
+      for (const statement of statements) await store.run(statement);
       const values = { version, description, applied_at: new Date(store.now()) };
-      await onceKnown(() => store.insert({ table: 'schema_migrations', values }));
+      await store.insert({ table: 'schema_migrations', values });
+      done.push(version);
       log.info({ version, description }, 'migration applied');
     }
     // An hour back, so that loads of a slightly wrong clock are not missed.
-    const watermark = store.now() - HOUR_MS;
-    await onceKnown(() => startAggregation(store, watermark));
-    return missing.map(({ version }) => version);
+    await startAggregation(store, store.now() - HOUR_MS);
+  }
+  try {
+    await onceKnown(apply);
+    return done;
   } catch (error) {
     return explain(error);
   } finally {

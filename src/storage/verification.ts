@@ -58,13 +58,13 @@ export async function statusProblem(store: Store, row: Expected, timestamp: bigi
 }
 
 /**
- * Versions of files that rows of a day name and the ledger does not know, or has given up (`isKnown`), each with an hour of
+ * Versions of files that rows of a day name and the ledger does not know, or has given up (`isGivenUp`), each with an hour of
  * such rows.
  */
 export async function strayFiles(
   store: Store,
   { vehicleId, day }: StoredDay,
-): Promise<(Required<Doubt> & { version: string; isKnown: boolean })[]> {
+): Promise<(Required<Doubt> & { version: string; isGivenUp: boolean })[]> {
   const hours = new Map<string, number>();
   const givenUp = new Set<string>();
   const query = 'SELECT event_time, file_name, file_version FROM vehicle_events WHERE vehicle_id = ? AND day = ?';
@@ -77,7 +77,7 @@ export async function strayFiles(
       if (state === 'dead_letter' || state === 'discarded') givenUp.add(`${version} ${name}`);
       else hours.delete(`${version} ${name}`);
   return [...hours].map(([id, hour]) => {
-    return { what: nameOf(id), version: id.slice(0, id.indexOf(' ')), hour, isKnown: givenUp.has(id) };
+    return { what: nameOf(id), version: id.slice(0, id.indexOf(' ')), hour, isGivenUp: givenUp.has(id) };
   });
 }
 
