@@ -3,7 +3,7 @@ import { join, resolve } from 'node:path';
 import { findCassandraJars, startCassandra } from '../src/local/cassandra.ts';
 import { freePort } from '../src/local/ports.ts';
 import { findRedisBinary, startRedis } from '../src/local/redis.ts';
-import { findServer } from '../src/local/server.ts';
+import { findServer } from '../src/local/find.ts';
 
 const LOCAL = resolve(import.meta.dirname, '../.local');
 /** Where a local start keeps what it has fetched; the benchmarks use the same. */

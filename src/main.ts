@@ -1,18 +1,9 @@
 import { existsSync, writeFileSync } from 'node:fs';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { Command, CommanderError, InvalidArgumentError } from 'commander';
-import { aggregateNow } from './commands/aggregate.ts';
-import { backfill } from './commands/backfill.ts';
-import { doctor } from './commands/doctor.ts';
-import { discardFailed, listFailed, retryFailed, showFailed, type Selection } from './commands/failed.ts';
-import { migrateSchema } from './commands/migrate.ts';
-import { board, generateFiles, processJobs, watch } from './commands/roles.ts';
-import { services } from './commands/services.ts';
-import { start } from './commands/start.ts';
-import { showStatus } from './commands/status.ts';
-import { verifyFiles } from './commands/verify.ts';
+import type { Selection } from './commands/failed.ts';
 import { BadUsage, parseConfig, UsageError, type Config } from './config.ts';
-import { findLocalServices } from './local/services.ts';
+import { findLocalServices } from './local/find.ts';
 import { createLog } from './log.ts';
 import { isRedisAnswer } from './queues/redis.ts';
 import { createShutdown, isOfSystem, type Runtime } from './runtime.ts';
@@ -47,7 +38,10 @@ function exitCodeOf(error: unknown): number {
 }
 
 /** The action of a command: environment in, signals turned into the wish to stop, everything released, exit code out. */
-function running<Given extends unknown[]>(name: string, command: (runtime: Runtime, ...given: Given) => Promise<void>) {
+function running<Given extends unknown[]>(
+  name: string,
+  load: () => Promise<(runtime: Runtime, ...given: Given) => Promise<void>>,
+) {
   return async (...given: Given): Promise<void> => {
     const config = await readConfig(name).catch((error: unknown) => process.exit(exitCodeOf(error)));
     const log = createLog(config, name);
@@ -67,7 +61,7 @@ function running<Given extends unknown[]>(name: string, command: (runtime: Runti
 
     let code = 0;
     try {
-      const done = command({ config, log, shutdown }, ...given);
+      const done = load().then((command) => command({ config, log, shutdown }, ...given));
       const late = shutdown.requested.then(() => sleep(GRACE_MS, 'late'));
       if ((await Promise.race([done, late])) === 'late') {
         // What it waits for is taken from it next.
@@ -100,6 +94,22 @@ function duration(text: string): number {
   return Number(match[1]) * ({ s: 1_000, m: 60_000, h: 3_600_000, d: 86_400_000 }[match[2] ?? ''] ?? 0);
 }
 
+/** What the commands do, each imported when it is called for, so that no process holds the libraries of all others. */
+const actions = {
+  start: running('start', async () => (await import('./commands/start.ts')).start),
+  services: running('services', async () => (await import('./commands/services.ts')).services),
+  migrate: running('migrate', async () => (await import('./commands/migrate.ts')).migrateSchema),
+  watch: running('watch', async () => (await import('./commands/watch.ts')).watch),
+  process: running('process', async () => (await import('./commands/process.ts')).processJobs),
+  board: running('board', async () => (await import('./commands/board.ts')).board),
+  generate: running('generate', async () => (await import('./commands/generate.ts')).generateFiles),
+  aggregate: running('aggregate', async () => (await import('./commands/aggregate.ts')).aggregateNow),
+  status: running('status', async () => (await import('./commands/status.ts')).showStatus),
+  backfill: running('backfill', async () => (await import('./commands/backfill.ts')).backfill),
+  verify: running('verify', async () => (await import('./commands/verify.ts')).verifyFiles),
+  doctor: running('doctor', async () => (await import('./commands/doctor.ts')).doctor),
+};
+
 const program = new Command('pipeline')
   .description("Loads a vehicle-data provider's files into Cassandra, aggregates them, and shows all of it.")
   .showHelpAfterError('(add --help for what is possible)')
@@ -113,15 +123,15 @@ const withJson = (command: Command) => command.option('--json', 'print data as J
 
 add(program, 'start', 'everything on this machine: local stores unless the environment points to others, every role')
   .option('--no-generate', 'leave the simulator out')
-  .action(running('start', start));
-for (const [name, description, command] of [
-  ['services', 'only the local Redis and Cassandra', services],
-  ['migrate', 'make the keyspace and the tables, or bring them up to this version', migrateSchema],
-  ['watch', 'the producer: queues files that arrive and files that were missed, keeps the schedule', watch],
-  ['process', 'a processor replica; start as many as wanted, on as many machines as wanted', processJobs],
-  ['board', 'Bull Board, the page, metrics and health, over HTTP', board],
+  .action(actions.start);
+for (const [name, description] of [
+  ['services', 'only the local Redis and Cassandra'],
+  ['migrate', 'make the keyspace and the tables, or bring them up to this version'],
+  ['watch', 'the producer: queues files that arrive and files that were missed, keeps the schedule'],
+  ['process', 'a processor replica; start as many as wanted, on as many machines as wanted'],
+  ['board', 'Bull Board, the page, metrics and health, over HTTP'],
 ] as const) {
-  add(program, name, description).action(running(name, command));
+  add(program, name, description).action(actions[name]);
 }
 
 add(program, 'generate', "the provider's simulator: a file of events and one of status reports, again and again")
@@ -135,34 +145,35 @@ add(program, 'generate', "the provider's simulator: a file of events and one of 
   .option('--out-of-order', 'shuffle the records of each file', false)
   .option('--bad <share>', 'share of records that cannot be taken', share, 0)
   .option('--in-place', 'write under the final name instead of renaming', false)
-  .action(running('generate', generateFiles));
+  .action(actions.generate);
 
 withJson(add(program, 'aggregate', 'one aggregation now: waits for it and prints what it did'))
   .option('--rebuild', 'recompute every summary from all raw rows', false)
-  .action(running('aggregate', aggregateNow));
+  .action(actions.aggregate);
 withJson(add(program, 'status', 'queues, lag, watermark and rates'))
   .option('--watch', 'again every two seconds', false)
-  .action(running('status', showStatus));
+  .action(actions.status);
 withJson(add(program, 'backfill', 'queue what is not loaded yet of a folder below DATA_DIR'))
   .argument('<dir>', 'the folder')
-  .action(running('backfill', backfill));
+  .action(actions.backfill);
 withJson(add(program, 'verify', 'read the files again and compare all that is stored with them'))
   .option('--repair', 'mend what differs', false)
   .option('--sample <share>', 'read a share of the files, drawn at random', share, 1)
-  .action(running('verify', verifyFiles));
-withJson(add(program, 'doctor', 'looks at what the pipeline stands on, and says what to do')).action(
-  running('doctor', doctor),
-);
+  .action(actions.verify);
+withJson(add(program, 'doctor', 'looks at what the pipeline stands on, and says what to do')).action(actions.doctor);
 
 const failed = add(program, 'failed', 'dead letters: files that could not be loaded');
 for (const [name, description, command] of [
-  ['list', 'list them', listFailed],
-  ['show', 'show all that is known of them', showFailed],
-  ['retry', 'send files back to ingest', retryFailed],
-  ['discard', 'give files up; they stay in the folder', discardFailed],
+  ['list', 'list them', 'listFailed'],
+  ['show', 'show all that is known of them', 'showFailed'],
+  ['retry', 'send files back to ingest', 'retryFailed'],
+  ['discard', 'give files up; they stay in the folder', 'discardFailed'],
 ] as const) {
-  const select = (runtime: Runtime, files: string[], options: Omit<Selection, 'files'>) =>
-    command(runtime, { files, ...options });
+  const load = async () => {
+    const commands = await import('./commands/failed.ts');
+    return (runtime: Runtime, files: string[], options: Omit<Selection, 'files'>) =>
+      commands[command](runtime, { files, ...options });
+  };
   withJson(add(failed, name, description))
     .argument(name === 'show' ? '<id-or-name...>' : '[id-or-name...]', 'ids or names of files')
     .option('--reason <text>', 'whose reason contains the text')
@@ -170,7 +181,7 @@ for (const [name, description, command] of [
     .option('--older-than <age>', 'that failed at least so long ago, such as 15m', duration)
     .option('--newer-than <age>', 'that failed at most so long ago', duration)
     .option('--all', 'all of them', false)
-    .action(running('failed', select));
+    .action(running('failed', load));
 }
 
 try {

@@ -4,7 +4,7 @@ import type { TestProject } from 'vitest/node';
 import { findCassandraJars, startCassandra } from '../src/local/cassandra.ts';
 import { freePort } from '../src/local/ports.ts';
 import { findRedisBinary, startRedis } from '../src/local/redis.ts';
-import { findServer } from '../src/local/server.ts';
+import { findServer } from '../src/local/find.ts';
 
 declare module 'vitest' {
   interface ProvidedContext {

@@ -14,8 +14,11 @@ interface CpuProfile {
 
 /** Whose code a function is: a package, a folder of src, a part of Node, or what the engine itself does. */
 function ownerOf({ functionName, url }: CpuProfile['nodes'][number]['callFrame']): string {
-  const [, part] = /node_modules\/((?:@[^/]+\/)?[^/]+)/.exec(url) ?? /\/(src\/[^/]+)/.exec(url) ?? [];
+  const [, part] = /node_modules\/((?:@[^/]+\/)?[^/]+)/.exec(url) ?? [];
   if (part !== undefined) return part;
+  // The sources run with their types stripped, from a folder beside theirs.
+  const [, folder] = /\/\.build-[0-9a-f]+\/([^/]+)/.exec(url) ?? [];
+  if (folder !== undefined) return `src/${folder}`;
   if (/crypto|^Hash|^update$|^digest/.test(url + functionName)) return 'node: hashes';
   if (/stream|net\b|writeBuffer|writev|writeUtf8String|readStart/.test(url + functionName))
     return 'node: sockets and streams';

@@ -1,7 +1,7 @@
 import { mkdir, readFile, rm, symlink } from 'node:fs/promises';
 import { join, resolve } from 'node:path';
 import { execa } from 'execa';
-import { findServer } from '../../src/local/server.ts';
+import { findServer } from '../../src/local/find.ts';
 import type { Measurement } from '../measurement.ts';
 import { bareClient, until } from '../space.ts';
 import { LIBRARIES, type Stores } from '../stores.ts';

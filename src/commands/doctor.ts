@@ -3,7 +3,7 @@ import { access, opendir, readFile, statfs } from 'node:fs/promises';
 import { join } from 'node:path';
 import { UsageError, type Config } from '../config.ts';
 import { runTool } from '../local/maven.ts';
-import { findLocalServices } from '../local/services.ts';
+import { findLocalServices } from '../local/find.ts';
 import { isScanned } from '../producers/data-folder.ts';
 import { connectQueues } from '../queues/redis.ts';
 import { messageOf, type Runtime } from '../runtime.ts';

@@ -11,6 +11,9 @@ export const MAX_DEPTH = 100;
 /** A number with over 15 digits or an exponent: perhaps more than a double holds. Only such texts take the slow parser. */
 const LONG_NUMBER = /(?:^|[:,[])\s*-?(?:\d[\d.]{15}|[\d.]+[eE])/;
 
+/** A text that JSON writes as it is, as it does most. */
+const PLAIN = /^[ !#-[\]-~]*$/;
+
 /** A number, where the double prints the very digits that the text has (1.50 and 15e-1 are the same number). */
 function numberOf(text: string): number | LosslessNumber {
   const number = Number(text);
@@ -90,6 +93,7 @@ export function joinMembers({ keys, texts }: CanonicalMembers, wanted?: (key: st
 export function canonicalJson(value: Json, depth = 0): string {
   if (depth > MAX_DEPTH) throw new RangeError(`nested deeper than ${MAX_DEPTH} levels`);
   if (typeof value === 'string') {
+    if (PLAIN.test(value)) return `"${value}"`;
     if (value.isWellFormed()) return JSON.stringify(value);
     throw new RangeError('a lone surrogate, which is not a character');
   }

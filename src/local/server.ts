@@ -4,33 +4,14 @@ import { mkdir, readFile, rm, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { execa } from 'execa';
-import { z } from 'zod';
 import { UsageError } from '../config.ts';
+import { commandLine, findServer } from './find.ts';
 
 export interface Place {
   /** Holds the data, `server.json` (what runs there) and `console.log` (what it prints). */
   readonly directory: string;
   readonly port: number;
   readonly signal?: AbortSignal | undefined;
-}
-
-const recordSchema = z.object({ pid: z.int(), owner: z.int(), port: z.int() });
-
-/** Command line of a living process; empty when there is none. */
-async function commandLine(pid: number): Promise<string> {
-  const ps = () => execa('ps', ['-ww', '-o', 'args=', '-p', String(pid)]).then(({ stdout }) => stdout);
-  return (process.platform === 'linux' ? readFile(`/proc/${pid}/cmdline`, 'utf8') : ps()).catch(() => '');
-}
-
-/** The living server of `directory` and the process (`owner`) that started it; undefined when there is none. */
-export async function findServer(directory: string): Promise<z.infer<typeof recordSchema> | undefined> {
-  // None, or one that was cut short by a kill: no server was up yet.
-  const json: unknown = await readFile(join(directory, 'server.json'), 'utf8')
-    .then(JSON.parse)
-    .catch(() => undefined);
-  const record = recordSchema.safeParse(json).data;
-  // Some other process may have the number by now.
-  return record !== undefined && (await commandLine(record.pid)).includes(directory) ? record : undefined;
 }
 
 /** Ends what a start that was killed has left running on the same data. */

@@ -5,18 +5,7 @@ import { step } from '../terminal.ts';
 import { findCassandraJars, startCassandra } from './cassandra.ts';
 import { freePort } from './ports.ts';
 import { findRedisBinary, startRedis } from './redis.ts';
-import { findServer, type LocalServer, type Place } from './server.ts';
-
-/** Where the local stores listen that run now, whichever process started them; undefined when there are none. */
-export async function findLocalServices(localDir: string) {
-  const redis = await findServer(join(localDir, 'redis'));
-  const node = await findServer(join(localDir, 'cassandra'));
-  if (redis === undefined && node === undefined) return undefined;
-  return {
-    ...(redis && { redisUrl: `redis://127.0.0.1:${redis.port}` }),
-    ...(node && { cassandra: { contactPoint: '127.0.0.1', port: node.port, datacenter: 'datacenter1' } }),
-  };
-}
+import type { LocalServer, Place } from './server.ts';
 
 /**
  * Starts the stores that the environment does not point to; `shutdown` stops them.

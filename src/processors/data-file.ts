@@ -1,6 +1,7 @@
-import { constants, fstatSync, readSync } from 'node:fs';
-import { open, realpath, type FileHandle } from 'node:fs/promises';
+import { closeSync, constants, fstatSync, open, read, readSync } from 'node:fs';
+import { realpath } from 'node:fs/promises';
 import { join, sep } from 'node:path';
+import { promisify } from 'node:util';
 import { codeOf } from '../runtime.ts';
 
 /**
@@ -16,11 +17,12 @@ export class FileGone extends Error {
 }
 
 /**
- * An open file of the data folder, and the version that was opened. What is small is looked at and read at once: a promise
- * for each step of a usual file costs more time than the step.
+ * An open file of the data folder, and the version that was opened; it is its opener's to close. What is small is looked
+ * at, read and closed at once: a promise for each step of a usual file costs more time than the step.
  */
 export interface DataFile {
-  readonly handle: FileHandle;
+  /** The file descriptor. */
+  readonly fd: number;
   readonly size: number;
   readonly mtimeNs: bigint;
 }
@@ -42,18 +44,22 @@ const PROBLEMS: Readonly<Record<string, string>> = {
  * @throws FileProblem that says why the file cannot be read
  */
 export async function openDataFile(dataDir: string, name: string, maxBytes: number): Promise<DataFile> {
-  const handle = await openInside(dataDir, name);
+  const fd = await openInside(dataDir, name);
   try {
-    const stat = fstatSync(handle.fd, { bigint: true });
+    const stat = fstatSync(fd, { bigint: true });
     if (!stat.isFile()) throw new FileProblem('not a regular file');
-    if (stat.size <= maxBytes) return { handle, size: Number(stat.size), mtimeNs: stat.mtimeNs };
+    if (stat.size <= maxBytes) return { fd, size: Number(stat.size), mtimeNs: stat.mtimeNs };
     throw new FileProblem(`larger than MAX_FILE_BYTES: ${stat.size} of at most ${maxBytes} bytes`);
   } catch (error) {
-    await handle.close();
+    closeSync(fd);
     throw error;
   }
 }
 
+export const closeDataFile = ({ fd }: DataFile) => closeSync(fd);
+
+const openFile = promisify(open);
+const readAsync = promisify(read);
 const FLAGS = constants.O_RDONLY | constants.O_NOFOLLOW | constants.O_NONBLOCK;
 
 /** The path of a file with all links resolved, also those of the folders above it. */
@@ -63,12 +69,12 @@ async function resolveInside(dataDir: string, name: string): Promise<string> {
   throw new FileProblem('a link that leads out of the data folder');
 }
 
-async function openInside(dataDir: string, name: string): Promise<FileHandle> {
-  const openResolved = async () => open(await resolveInside(dataDir, name), FLAGS);
+async function openInside(dataDir: string, name: string): Promise<number> {
+  const openResolved = async () => openFile(await resolveInside(dataDir, name), FLAGS);
   try {
     if (name.includes('/')) return await openResolved();
     // Straight in the folder, only a link could lead elsewhere, and that is not followed.
-    return await open(join(dataDir, name), FLAGS).catch((error: unknown) => {
+    return await openFile(join(dataDir, name), FLAGS).catch((error: unknown) => {
       if (codeOf(error) === 'ELOOP') return openResolved();
       throw error;
     });
@@ -82,22 +88,34 @@ async function openInside(dataDir: string, name: string): Promise<FileHandle> {
   }
 }
 
+/** Reads a file of a few hundred kilobytes at most, at once. */
+export function readWhole({ fd, size }: DataFile): Buffer {
+  const buffer = Buffer.allocUnsafe(size);
+  for (let position = 0; position < size;) {
+    const bytesRead = readSync(fd, buffer, position, size - position, position);
+    if (bytesRead === 0) return buffer.subarray(0, position);
+    position += bytesRead;
+  }
+  return buffer;
+}
+
 /** Reads a file from its start, so many bytes at a time. */
-export async function* readBytes({ handle, size }: DataFile, atOnce: number): AsyncGenerator<Buffer> {
-  for (let position = 0; ;) {
-    const buffer = Buffer.allocUnsafe(Math.max(1, Math.min(atOnce, size - position)));
-    const isSmall = size <= atOnce;
-    const bytesRead = isSmall
-      ? readSync(handle.fd, buffer, 0, buffer.length, position)
-      : (await handle.read(buffer, 0, buffer.length, position)).bytesRead;
+export async function* readBytes(file: DataFile, atOnce: number): AsyncGenerator<Buffer> {
+  const { fd, size } = file;
+  if (size <= atOnce) {
+    yield readWhole(file);
+    return;
+  }
+  for (let position = 0; position < size;) {
+    const buffer = Buffer.allocUnsafe(Math.min(atOnce, size - position));
+    const { bytesRead } = await readAsync(fd, buffer, 0, buffer.length, position);
     if (bytesRead === 0) return;
     position += bytesRead;
     yield buffer.subarray(0, bytesRead);
-    if (position >= size) return;
   }
 }
 
-export function isSameVersion({ handle, size, mtimeNs }: DataFile): boolean {
-  const now = fstatSync(handle.fd, { bigint: true });
+export function isSameVersion({ fd, size, mtimeNs }: DataFile): boolean {
+  const now = fstatSync(fd, { bigint: true });
   return Number(now.size) === size && now.mtimeNs === mtimeNs;
 }

@@ -31,7 +31,8 @@ import {
 } from '../storage/files.ts';
 import { createRowWriter, type RowWriter } from '../storage/rows.ts';
 import { together } from '../storage/together.ts';
-import { FileGone, FileProblem, isSameVersion, openDataFile, type DataFile } from './data-file.ts';
+import { FileGone, FileProblem, isSameVersion, openDataFile, closeDataFile, type DataFile } from './data-file.ts';
+import { createGathering } from './gather.ts';
 import { checkFile, loadFile, type LoadOptions } from './load-file.ts';
 import { pauseWhileAway } from './pause-while-away.ts';
 import { startWorker, type ProcessorNeeds } from './processor.ts';
@@ -48,6 +49,9 @@ const UNIT_BYTES = 64 * 1024;
 const MAX_UNITS = 16;
 /** Files that arrive now, and those that may have ended a processor, do not wait behind large ones of the backlog. */
 const [LATER, FIRST] = [0, 1];
+/** How long small files of a backlog wait for each other at most, while no file has arrived for so long. */
+const GATHER_MS = 200;
+const NOTHING_ARRIVED_MS = 10_000;
 /** How long a file waits that is put back because of what is the case now; a young one has then stood still. */
 const PUT_BACK_MS = STILL_MS;
 
@@ -56,6 +60,7 @@ type IngestBullJob = Job<IngestJob, IngestResult>;
 interface IngestNeeds extends ProcessorNeeds, Pick<LoadOptions, 'announced'> {
   readonly writeRows: RowWriter;
   readonly lookUp: (name: string) => Promise<KnownVersion[]>;
+  readonly gathered: () => Promise<void>;
 }
 
 /** Why a file is looked at again in a moment, which costs no attempt. */
@@ -71,7 +76,13 @@ export function createIngestWorker(shared: ProcessorNeeds): Worker<IngestJob, In
     return names.map((name) => known.filter((version) => version.name === name));
   });
   const announced = createChangeLog(store, config.SETTLE_SECONDS * 1000);
-  const needs: IngestNeeds = { ...shared, lookUp, announced, writeRows: createRowWriter(store) };
+  // One half is read while the other is written. One that arrives would have to wait for them, so they do only while none does.
+  const gather = createGathering(config.INGEST_CONCURRENCY / 2, GATHER_MS);
+  let lastArrival = -Infinity;
+  const gathered = async () => {
+    if (performance.now() - lastArrival > NOTHING_ARRIVED_MS) await gather();
+  };
+  const needs: IngestNeeds = { ...shared, lookUp, announced, gathered, writeRows: createRowWriter(store) };
   const pause = pauseWhileAway(store, log);
   const room = new Semaphore(UNITS_AT_ONCE);
   const suspects = new Mutex(new NotNow('another file that may have ended its processor is loaded first'));
@@ -119,6 +130,7 @@ export function createIngestWorker(shared: ProcessorNeeds): Worker<IngestJob, In
   async function process(job: IngestBullJob, token?: string): Promise<IngestResult> {
     try {
       const wanted = fileOf(job);
+      if (job.priority === 0) lastArrival = performance.now();
       if (job.stalledCounter > 0) return await ingestNextSuspect(job, wanted);
       const order = job.priority === 0 ? FIRST : LATER;
       return await room.runExclusive(() => ingest(job, wanted, needs), unitsOf(wanted), order);
@@ -254,6 +266,9 @@ async function ingest(job: IngestBullJob, wanted: IngestJob, needs: IngestNeeds)
     if (!isSameVersion(file)) throw new Error('changed while it was read');
     const { sha256, records, rejected } = checked;
     const isCopy = originOf({ sha256, rejected }, known) !== undefined;
+    // Where many wait, a file is in no hurry, and what a row costs depends on how many go together.
+    const isOneOfMany = job.priority !== 0 && job.stalledCounter === 0 && unitsOf(wanted) === 1;
+    if (isOneOfMany && !isCopy) await needs.gathered();
     if (!isCopy) await loadFile(file, checked, options, progressOf(job, file.size));
     const done = result(isCopy ? 'unchanged' : 'loaded', records, rejected);
     const loaded = isCopy ? 0 : done.loaded;
@@ -282,7 +297,7 @@ async function ingest(job: IngestBullJob, wanted: IngestJob, needs: IngestNeeds)
     if (young) throw new NotNow(`not whole yet? ${error.message}`, { cause: error });
     throw new UnrecoverableError(error.message);
   } finally {
-    await file?.handle.close();
+    if (file !== undefined) closeDataFile(file);
   }
 }
 

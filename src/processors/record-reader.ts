@@ -7,7 +7,7 @@ import { isRejection, type Dataset, type RecordContext, type TakenRecord } from 
 import { isLossless, parseJson, type Json } from '../datasets/json.ts';
 import { codeOf, messageOf } from '../runtime.ts';
 import type { RejectedRecord } from '../storage/files.ts';
-import { FileProblem, readBytes, type DataFile } from './data-file.ts';
+import { FileProblem, readBytes, readWhole, type DataFile } from './data-file.ts';
 import { createArraySplitter, createLineSplitter, type RawRecord } from './record-splitter.ts';
 
 /** Bytes read at once; a chunk of records is what they end. A provider's usual file is one chunk. */
@@ -48,7 +48,7 @@ export async function* readRecords(file: DataFile, options: ReadOptions): AsyncG
   const { format, maxRecordBytes, maxBytes, mayGrow } = options;
   const isSmall = file.size <= Math.min(READ_BYTES, maxRecordBytes);
   if (isSmall && !format.lines && !format.gzip) {
-    const whole = await readSmall(file);
+    const whole = readWhole(file);
     const taken = takeAll(whole, options);
     if (taken !== undefined) {
       yield { taken, rejected: [], length: whole.length, bytesRead: whole.length };
@@ -80,12 +80,6 @@ export async function* readRecords(file: DataFile, options: ReadOptions): AsyncG
   if (mayGrow && bad !== undefined) throw new FileProblem(`ends with record ${bad.index}: ${bad.reason}`);
   if (last.taken.length + last.rejected.length > 0) yield { ...last, bytesRead };
   return hash.digest('hex');
-}
-
-async function readSmall(file: DataFile): Promise<Buffer> {
-  const parts: Buffer[] = [];
-  for await (const bytes of readBytes(file, READ_BYTES)) parts.push(bytes);
-  return Buffer.concat(parts);
 }
 
 /**

@@ -18,7 +18,7 @@ import {
   type RejectedRecord,
 } from '../storage/files.ts';
 import { rowProblem, statusProblem } from '../storage/verification.ts';
-import { FileGone, FileProblem, isSameVersion, openDataFile } from './data-file.ts';
+import { FileGone, FileProblem, closeDataFile, isSameVersion, openDataFile } from './data-file.ts';
 import type { ProcessorNeeds } from './processor.ts';
 import { readRecords, type Chunk } from './record-reader.ts';
 
@@ -216,7 +216,7 @@ export function createFileCheck(
       const mend = () => store.insert({ ...row, values: { ...values, finished_at: new Date(store.now()) } });
       await judge([{ what: `files: ${file.name}`, problem, mend }]);
     } finally {
-      await opened.handle.close();
+      closeDataFile(opened);
     }
   }
 

@@ -12,8 +12,9 @@ import { findCassandraJars, startCassandra } from '../../src/local/cassandra.ts'
 import { fetchLibraries } from '../../src/local/maven.ts';
 import { freePort } from '../../src/local/ports.ts';
 import { findRedisBinary, startRedis } from '../../src/local/redis.ts';
-import { findServer, type LocalServer } from '../../src/local/server.ts';
-import { findLocalServices, startLocalServices } from '../../src/local/services.ts';
+import { findLocalServices, findServer } from '../../src/local/find.ts';
+import type { LocalServer } from '../../src/local/server.ts';
+import { startLocalServices } from '../../src/local/services.ts';
 import { createLog } from '../../src/log.ts';
 import { createShutdown } from '../../src/runtime.ts';
 

@@ -7,8 +7,7 @@ import { Client } from 'cassandra-driver';
 import { execa } from 'execa';
 import { afterEach, beforeEach, expect, inject, it, onTestFinished, vi } from 'vitest';
 import { freePort } from '../../src/local/ports.ts';
-import { findServer } from '../../src/local/server.ts';
-import { findLocalServices } from '../../src/local/services.ts';
+import { findLocalServices, findServer } from '../../src/local/find.ts';
 
 const ROOT = resolve(import.meta.dirname, '../..');
 const POLL = { timeout: 60_000, interval: 200 };

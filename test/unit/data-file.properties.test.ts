@@ -6,7 +6,7 @@ import { join, posix, resolve } from 'node:path';
 import { execa } from 'execa';
 import fc from 'fast-check';
 import { afterAll, beforeAll, expect, it } from 'vitest';
-import { openDataFile } from '../../src/processors/data-file.ts';
+import { closeDataFile, openDataFile, readWhole } from '../../src/processors/data-file.ts';
 
 fc.configureGlobal({ numRuns: 10_000 });
 
@@ -125,10 +125,10 @@ it('whatever links a path goes through, only regular files inside of the data fo
 
 async function read(dataDir: string, name: string): Promise<string> {
   try {
-    const { handle, size } = await openDataFile(dataDir, name, 1_000);
-    const content = await handle.readFile('utf8');
-    await handle.close();
-    expect(size).toBe(content.length);
+    const file = await openDataFile(dataDir, name, 1_000);
+    const content = readWhole(file).toString();
+    closeDataFile(file);
+    expect(file.size).toBe(content.length);
     return content;
   } catch (error) {
     if (error instanceof Error) return error.message;

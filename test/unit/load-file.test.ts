@@ -4,7 +4,7 @@ import { join } from 'node:path';
 import { afterAll, expect, it } from 'vitest';
 import { datasetOf } from '../../src/datasets/catalog.ts';
 import type { Row } from '../../src/datasets/dataset.ts';
-import { openDataFile } from '../../src/processors/data-file.ts';
+import { closeDataFile, openDataFile } from '../../src/processors/data-file.ts';
 import { checkFile, loadFile, type LoadOptions } from '../../src/processors/load-file.ts';
 import { events } from '../integration/records.ts';
 
@@ -35,5 +35,5 @@ it('a large file that is rewritten between its check and its load: no record of 
   await writeFile(join(folder, name), content('new'));
   await expect(loadFile(file, checked, options, () => undefined)).rejects.toThrow('changed while it was read');
   expect(written).toEqual([]);
-  await file.handle.close();
+  closeDataFile(file);
 });

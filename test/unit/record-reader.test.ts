@@ -4,7 +4,7 @@ import { join } from 'node:path';
 import { gzipSync } from 'node:zlib';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { datasetOf } from '../../src/datasets/catalog.ts';
-import { FileProblem, openDataFile } from '../../src/processors/data-file.ts';
+import { closeDataFile, FileProblem, openDataFile } from '../../src/processors/data-file.ts';
 import { readRecords } from '../../src/processors/record-reader.ts';
 import { idOf } from '../integration/recomputation.ts';
 import { event } from '../integration/records.ts';
@@ -54,7 +54,7 @@ async function read(
     if (error instanceof FileProblem) return error.message;
     throw error;
   } finally {
-    await file.handle.close();
+    closeDataFile(file);
   }
 }
 

@@ -1,0 +1,23 @@
+import { createAggregationWorkers } from '../processors/aggregation.ts';
+import { createDeadLetters, createDeadLetterWorker } from '../processors/dead-letter.ts';
+import { createIngestWorker } from '../processors/ingest.ts';
+import { createVerificationWorker } from '../processors/verification.ts';
+import { allFiles } from '../producers/data-folder.ts';
+import type { Runtime } from '../runtime.ts';
+import { openDataFolder, openForWork } from './connect.ts';
+
+/** One processor replica: loads files, moves dead letters, takes its share of the aggregation and of the comparison. */
+export async function processJobs(runtime: Runtime): Promise<void> {
+  const { config, log, shutdown } = runtime;
+  await openDataFolder(runtime);
+  const needs = await openForWork(runtime);
+  const deadLetters = createDeadLetters(needs);
+  shutdown.defer('dead letters', deadLetters.close);
+  const ingest = createIngestWorker(needs);
+  ingest.on('failed', deadLetters.onFailed);
+  const verification = createVerificationWorker(needs, () => allFiles(config.DATA_DIR));
+  const workers = [ingest, createDeadLetterWorker(needs), ...createAggregationWorkers(needs), verification];
+  shutdown.defer('workers', () => Promise.all(workers.map((worker) => worker.close())));
+  log.info({ worker: needs.workerName, concurrency: config.INGEST_CONCURRENCY }, 'processing jobs');
+  await shutdown.requested;
+}
