@@ -5,8 +5,7 @@ import type { Selection } from './commands/failed.ts';
 import { BadUsage, parseConfig, UsageError, type Config } from './config.ts';
 import { findLocalServices } from './local/find.ts';
 import { createLog } from './log.ts';
-import { isRedisAnswer } from './queues/redis.ts';
-import { createShutdown, isOfSystem, type Runtime } from './runtime.ts';
+import { createShutdown, isOfSystem, isRedisAnswer, type Runtime } from './runtime.ts';
 
 const FAILED = 1;
 const BAD_USAGE = 2;

@@ -12,6 +12,10 @@ export const messageOf = (error: unknown) => (error instanceof Error ? error.mes
 export const codeOf = (error: unknown) => (error instanceof Error && 'code' in error ? String(error.code) : '');
 /** Whether the system refused something, and says in its own words what. */
 export const isOfSystem = (error: unknown) => error instanceof Error && 'syscall' in error;
+/** Whether this is what Redis answers when it cannot do what is asked, as with its memory full: a code, then words. */
+export function isRedisAnswer(reason: string): boolean {
+  return /^(ERR|OOM|READONLY|MISCONF|LOADING|BUSY|MASTERDOWN|CLUSTERDOWN|NOREPLICAS|TRYAGAIN|NOSCRIPT) /.test(reason);
+}
 
 /** What main hands to every command. A command that returns has ended well; one that throws has failed. */
 export interface Runtime {

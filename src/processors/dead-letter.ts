@@ -11,8 +11,7 @@ import {
   type IngestJob,
   type IngestResult,
 } from '../queues/ingest.ts';
-import { isRedisAnswer } from '../queues/redis.ts';
-import { messageOf } from '../runtime.ts';
+import { isRedisAnswer, messageOf } from '../runtime.ts';
 import { isLoaded, ledgerRow, readVersions, settleDeadLetter } from '../storage/files.ts';
 import { isOutlived } from './ingest.ts';
 import { startWorker, type ProcessorNeeds } from './processor.ts';

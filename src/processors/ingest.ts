@@ -31,7 +31,7 @@ import {
 } from '../storage/files.ts';
 import { createRowWriter, type RowWriter } from '../storage/rows.ts';
 import { together } from '../storage/together.ts';
-import { FileGone, FileProblem, isSameVersion, openDataFile, closeDataFile, type DataFile } from './data-file.ts';
+import { closeDataFile, FileGone, FileProblem, isSameVersion, openDataFile, type DataFile } from './data-file.ts';
 import { createGathering } from './gather.ts';
 import { checkFile, loadFile, type LoadOptions } from './load-file.ts';
 import { pauseWhileAway } from './pause-while-away.ts';
@@ -130,9 +130,10 @@ export function createIngestWorker(shared: ProcessorNeeds): Worker<IngestJob, In
   async function process(job: IngestBullJob, token?: string): Promise<IngestResult> {
     try {
       const wanted = fileOf(job);
-      if (job.priority === 0) lastArrival = performance.now();
+      const isArrival = job.priority === 0;
+      if (isArrival) lastArrival = performance.now();
       if (job.stalledCounter > 0) return await ingestNextSuspect(job, wanted);
-      const order = job.priority === 0 ? FIRST : LATER;
+      const order = isArrival ? FIRST : LATER;
       return await room.runExclusive(() => ingest(job, wanted, needs), unitsOf(wanted), order);
     } catch (error) {
       const storeAway = isStoreAway(error);
@@ -266,10 +267,12 @@ async function ingest(job: IngestBullJob, wanted: IngestJob, needs: IngestNeeds)
     if (!isSameVersion(file)) throw new Error('changed while it was read');
     const { sha256, records, rejected } = checked;
     const isCopy = originOf({ sha256, rejected }, known) !== undefined;
-    // Where many wait, a file is in no hurry, and what a row costs depends on how many go together.
-    const isOneOfMany = job.priority !== 0 && job.stalledCounter === 0 && unitsOf(wanted) === 1;
-    if (isOneOfMany && !isCopy) await needs.gathered();
-    if (!isCopy) await loadFile(file, checked, options, progressOf(job, file.size));
+    if (!isCopy) {
+      // Where many wait, a file is in no hurry, and what a row costs depends on how many go together.
+      const isOneOfMany = job.priority !== 0 && job.stalledCounter === 0 && unitsOf(wanted) === 1;
+      if (isOneOfMany) await needs.gathered();
+      await loadFile(file, checked, options, progressOf(job, file.size));
+    }
     const done = result(isCopy ? 'unchanged' : 'loaded', records, rejected);
     const loaded = isCopy ? 0 : done.loaded;
     await record(isCopy ? 'unchanged' : 'loaded', {

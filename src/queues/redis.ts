@@ -80,11 +80,6 @@ const PROBLEMS: readonly (readonly [RegExp, string, string])[] = [
   [/^/, 'does not answer', 'Start one with `npx pipeline services`, or set REDIS_URL to one that runs.'],
 ];
 
-/** Whether this is what Redis answers when it cannot do what is asked, as with its memory full: a code, then words. */
-export function isRedisAnswer(reason: string): boolean {
-  return /^(ERR|OOM|READONLY|MISCONF|LOADING|BUSY|MASTERDOWN|CLUSTERDOWN|NOREPLICAS|TRYAGAIN|NOSCRIPT) /.test(reason);
-}
-
 /**
  * Connects to Redis and checks that it is fit for queues. Commands wait while the connection is lost later.
  *
