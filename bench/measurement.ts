@@ -106,7 +106,10 @@ export function percentile(numbers: readonly number[], share: number): number {
 
 export function spreadOf(numbers: readonly number[]): Spread | undefined {
   if (numbers.length === 0) return undefined;
-  return { min: Math.min(...numbers), median: percentile(numbers, 0.5), max: Math.max(...numbers) };
+  const sorted = [...numbers].sort((a, b) => a - b);
+  const middle = sorted.slice((sorted.length - 1) >> 1, (sorted.length >> 1) + 1);
+  const median = middle.reduce((sum, number) => sum + number, 0) / middle.length;
+  return { min: sorted.at(0) ?? NaN, median, max: sorted.at(-1) ?? NaN };
 }
 
 /** The ratio of two contenders' figure, round by round, so that it holds when the machine's speed drifts. */

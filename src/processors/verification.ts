@@ -6,8 +6,9 @@ import { VERIFICATION_QUEUE, type VerificationReport } from '../queues/verificat
 import { claimEpoch, readAggregationState } from '../storage/aggregation-state.ts';
 import { createChangeLog, pendingHours, SHARDS, type TouchedHour } from '../storage/change-log.ts';
 import type { Store } from '../storage/client.ts';
+import { readLedger } from '../storage/files.ts';
 import { recomputeDay, storedDays, wrongSummaries, type Doubt, type StoredDay } from '../storage/summaries.ts';
-import { allFiles, strayFiles } from '../storage/verification.ts';
+import { strayFiles } from '../storage/verification.ts';
 import { createDayHours, type DayHours } from './day-hours.ts';
 import { startWorker, type ProcessorNeeds } from './processor.ts';
 import { createFileCheck, type Claim, type Judge, type StoredFile, type VerificationNeeds } from './verify-file.ts';
@@ -134,7 +135,7 @@ function isThere({ config }: VerificationNeeds, name: string, version: string): 
 /** Versions that the ledger says are loaded, of whose name no file is left. */
 async function countGone(needs: VerificationNeeds): Promise<number> {
   let gone = 0;
-  for await (const { name, version, state } of allFiles(needs.store))
+  for await (const { name, version, state } of readLedger(needs.store))
     if (state === 'loaded' && !isThere(needs, name, version)) gone += 1;
   return gone;
 }

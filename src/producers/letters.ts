@@ -1,8 +1,7 @@
 import { randomUUID } from 'node:crypto';
 import { addDeadLetter } from '../queues/dead-letter.ts';
 import { enqueueFiles, ingestJobId, jobOfVersion } from '../queues/ingest.ts';
-import { NAMES_PER_QUERY, readVersions, type KnownVersion } from '../storage/files.ts';
-import { allFiles } from '../storage/verification.ts';
+import { NAMES_PER_QUERY, readLedger, readVersions, type KnownVersion } from '../storage/files.ts';
 import type { ProducerNeeds } from './reconciliation.ts';
 
 /** The whole ledger is read again after so many seconds, too. */
@@ -55,7 +54,7 @@ export function createLetterRestorer(needs: ProducerNeeds): () => Promise<void> 
     const begun = `${mark}:${randomUUID()}`;
     await connection.set(begun, '', 'EX', MARK_SECONDS);
     const page: { name: string; version: string }[] = [];
-    for await (const { name, version, state } of allFiles(store)) {
+    for await (const { name, version, state } of readLedger(store)) {
       if (shutdown.signal.aborted) return;
       if (state !== 'dead_letter') continue;
       if (page.push({ name, version }) === NAMES_PER_QUERY) await restore(page.splice(0));

@@ -3,7 +3,7 @@ import { enqueueFiles, hasRoom, isYoungerThan, versionOf, type IngestJob } from 
 import type { Queues } from '../queues/open.ts';
 import type { Runtime } from '../runtime.ts';
 import type { Store } from '../storage/client.ts';
-import { forgetFile, originOf, readVersions, type KnownVersion } from '../storage/files.ts';
+import { forgetFile, originOf, readLedger, readVersions, type KnownVersion } from '../storage/files.ts';
 import { namesBelow, versionNow } from './data-folder.ts';
 import { createLedgerDoubt } from './ledger-doubt.ts';
 import { takeUpLetter } from './letters.ts';
@@ -11,6 +11,9 @@ import { takeOut } from './removal.ts';
 
 /** Files that are compared with the ledger, and queued, in one go. */
 const PAGE = 500;
+/** For so many files one pass over the ledger is tried first, as long as it has no more than so many rows for each. */
+const MANY_FILES = 5_000;
+const LEDGER_ROWS_A_FILE = 4;
 const FULL_QUEUE_WAIT_MS = 250;
 /** How often Cassandra's nodes are looked at while a comparison is under way. */
 const LOOK_EVERY_MS = 5_000;
@@ -34,6 +37,25 @@ export function createReconciliation(needs: ProducerNeeds) {
     if (await doubt.look(everyMs)) settled = new Map();
   }
 
+  /**
+   * Settles what the ledger, read as a whole, calls loaded: of a large folder, a fraction of what it costs to ask for each
+   * name. What it does not settle is asked for.
+   */
+  async function settleTogether(below: string): Promise<void> {
+    const before = settled;
+    const versions = new Map<string, string>();
+    for (const name of namesBelow(DATA_DIR, below)) if (versions.set(name, '').size % PAGE === 0) await breathe();
+    if (versions.size < MANY_FILES) return;
+    let left = versions.size * LEDGER_ROWS_A_FILE;
+    for await (const row of readLedger(store)) {
+      if (signal.aborted || (left -= 1) < 0) break;
+      if (left % PAGE === 0) await lookAtNodes(LOOK_EVERY_MS);
+      if (row.state === 'loaded' && !doubt.isDoubtful(row) && versions.has(row.name)) versions.set(row.name, row.version);
+    }
+    // Unless Cassandra was started anew meanwhile.
+    if (settled === before) settled = versions;
+  }
+
   /** Takes a file out of the folder when what was loaded of it is on disk. */
   async function removeLoaded(file: IngestJob, row: KnownVersion): Promise<boolean> {
     if (!doubt.isDurable(row)) return false;
@@ -53,6 +75,7 @@ export function createReconciliation(needs: ProducerNeeds) {
     const total = { seen: 0, queued: 0, removed: 0, young: 0 };
     const startedAt = store.now();
     await lookAtNodes();
+    if (AFTER_LOAD === 'keep' && settled.size === 0) await settleTogether(below);
     const before = settled;
     const settledNow = new Map<string, string>();
 

@@ -1,3 +1,4 @@
+import type { types } from 'cassandra-driver';
 import type { FileVersion, Rejection, Row } from '../datasets/dataset.ts';
 import type { Store } from './client.ts';
 
@@ -59,21 +60,28 @@ export interface RejectedRecord extends Rejection {
   readonly text: string;
 }
 
+const KNOWN_VERSIONS = 'SELECT name, version, state, sha256, rejected, error, started_at, finished_at FROM files';
+
+function knownVersion(row: types.Row): KnownVersion {
+  const { name, version, state, sha256, error, started_at, finished_at } = row;
+  const times = { startedAt: Number(started_at), finishedAt: Number(finished_at) };
+  return { name, version, state, sha256, rejected: Number(row['rejected']), error, ...times };
+}
+
 /** All versions of some names, of which there may be a few thousand. */
 export async function readVersions(store: Store, ...names: readonly string[]): Promise<KnownVersion[]> {
-  const query =
-    'SELECT name, version, state, sha256, rejected, error, started_at, finished_at FROM files WHERE name IN ?';
   async function readSome(some: readonly string[]): Promise<KnownVersion[]> {
     const known: KnownVersion[] = [];
-    for await (const row of store.rows(query, [some])) {
-      const { name, version, state, sha256, error, started_at, finished_at } = row;
-      const times = { startedAt: Number(started_at), finishedAt: Number(finished_at) };
-      known.push({ name, version, state, sha256, rejected: Number(row['rejected']), error, ...times });
-    }
+    for await (const row of store.rows(`${KNOWN_VERSIONS} WHERE name IN ?`, [some])) known.push(knownVersion(row));
     return known;
   }
   const starts = Array.from({ length: Math.ceil(names.length / NAMES_PER_QUERY) }, (_, n) => n * NAMES_PER_QUERY);
   return (await Promise.all(starts.map((start) => readSome(names.slice(start, start + NAMES_PER_QUERY))))).flat();
+}
+
+/** The whole ledger, one page in memory, in no order. */
+export async function* readLedger(store: Store): AsyncGenerator<KnownVersion, undefined> {
+  for await (const row of store.rows(KNOWN_VERSIONS)) yield knownVersion(row);
 }
 
 const LEDGER_COLUMNS: readonly (keyof LedgerEntry)[] = [

@@ -80,5 +80,3 @@ export async function strayFiles(
     return { what: nameOf(id), version: id.slice(0, id.indexOf(' ')), hour, isGivenUp: givenUp.has(id) };
   });
 }
-
-export const allFiles = (store: Store) => store.rows('SELECT name, version, state FROM files');
