@@ -79,7 +79,9 @@ export async function save(directory: string, result: Result): Promise<void> {
     }),
   }));
   // A series of points is one line.
-  const json = JSON.stringify(data, null, 2).replace(/\[(?:\s*\[[^[\]]*\],?)+\s*\]/g, (points) => points.replace(/\s+/g, ''));
+  const json = JSON.stringify(data, null, 2).replace(/\[(?:\s*\[[^[\]]*\],?)+\s*\]/g, (points) =>
+    points.replace(/\s+/g, ''),
+  );
   await writeFile(path('json'), `${json}\n`);
   await writeFile(path('md'), `${about}\n\n${machine}\n\n${tableOf(result)}\n`);
   await writeFile(path('svg'), Object.keys(series).length > 0 ? linesSvg(about, series) : barsSvg(about, bars));

@@ -68,7 +68,7 @@ async function startWatcher(stores: Stores, files: number) {
   }
 }
 
-function measure(name: string, files: number, startWithin: number, memory: number): Measurement {
+function measure(name: string, files: number, startWithin: number, memory?: number): Measurement {
   return {
     name,
     about: `the watcher starts on a folder of ${files} loaded files (a tenth with --quick), and compares it every ${RECONCILE_SECONDS} s`,
@@ -78,7 +78,7 @@ function measure(name: string, files: number, startWithin: number, memory: numbe
       const contender: Contender = { name: of, run: () => startWatcher(stores, count) };
       const goals = [
         { of, figure: 'start to folder compared, s', atMost: startWithin },
-        { of, figure: 'peak memory, MB', atMost: memory },
+        ...(memory === undefined ? [] : [{ of, figure: 'peak memory, MB', atMost: memory }]),
         { of, figure: 'a comparison of the unchanged folder, s of processor time', atMost: count / 100_000 },
       ];
       return { contenders: [contender], goals, warmUps: 0, rounds: Math.min(options.rounds, files > 100_000 ? 1 : 3) };
@@ -87,4 +87,4 @@ function measure(name: string, files: number, startWithin: number, memory: numbe
 }
 
 export const folder = measure('folder', 100_000, 5, 200);
-export const folderOfAMillion = measure('folder-of-a-million', 1_000_000, 60, Infinity);
+export const folderOfAMillion = measure('folder-of-a-million', 1_000_000, 60);

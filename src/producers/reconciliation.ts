@@ -14,6 +14,8 @@ const PAGE = 500;
 /** For so many files one pass over the ledger is tried first, as long as it has no more than so many rows for each. */
 const MANY_FILES = 5_000;
 const LEDGER_ROWS_A_FILE = 4;
+/** Shares of the ledger that are read side by side then. */
+const LEDGER_SHARES = 4;
 const FULL_QUEUE_WAIT_MS = 250;
 /** How often Cassandra's nodes are looked at while a comparison is under way. */
 const LOOK_EVERY_MS = 5_000;
@@ -47,11 +49,15 @@ export function createReconciliation(needs: ProducerNeeds) {
     for (const name of namesBelow(DATA_DIR, below)) if (versions.set(name, '').size % PAGE === 0) await breathe();
     if (versions.size < MANY_FILES) return;
     let left = versions.size * LEDGER_ROWS_A_FILE;
-    for await (const row of readLedger(store)) {
-      if (signal.aborted || (left -= 1) < 0) break;
-      if (left % PAGE === 0) await lookAtNodes(LOOK_EVERY_MS);
-      if (row.state === 'loaded' && !doubt.isDoubtful(row) && versions.has(row.name)) versions.set(row.name, row.version);
-    }
+    const read = async (_: unknown, share: number) => {
+      for await (const row of readLedger(store, share, LEDGER_SHARES)) {
+        if (signal.aborted || (left -= 1) < 0) return;
+        if (row.state === 'loaded' && !doubt.isDoubtful(row) && versions.has(row.name))
+          versions.set(row.name, row.version);
+      }
+    };
+    await Promise.all(Array.from({ length: LEDGER_SHARES }, read));
+    await lookAtNodes();
     // Unless Cassandra was started anew meanwhile.
     if (settled === before) settled = versions;
   }

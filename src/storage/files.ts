@@ -1,6 +1,7 @@
 import type { types } from 'cassandra-driver';
 import type { FileVersion, Rejection, Row } from '../datasets/dataset.ts';
 import type { Store } from './client.ts';
+import { tokensOf } from './token-ring.ts';
 
 /** Files that one ledger query asks for; the coordinator reads that many partitions at once. */
 export const NAMES_PER_QUERY = 50;
@@ -79,9 +80,10 @@ export async function readVersions(store: Store, ...names: readonly string[]): P
   return (await Promise.all(starts.map((start) => readSome(names.slice(start, start + NAMES_PER_QUERY))))).flat();
 }
 
-/** The whole ledger, one page in memory, in no order. */
-export async function* readLedger(store: Store): AsyncGenerator<KnownVersion, undefined> {
-  for await (const row of store.rows(KNOWN_VERSIONS)) yield knownVersion(row);
+/** The ledger, or one share of its token ring, a page in memory. */
+export async function* readLedger(store: Store, share = 0, shares = 1): AsyncGenerator<KnownVersion, undefined> {
+  const query = `${KNOWN_VERSIONS} WHERE token(name) >= ? AND token(name) <= ?`;
+  for await (const row of store.rows(query, tokensOf(share, shares))) yield knownVersion(row);
 }
 
 const LEDGER_COLUMNS: readonly (keyof LedgerEntry)[] = [

@@ -3,6 +3,7 @@ import type { types } from 'cassandra-driver';
 import { createSummaryFold, type SummarizedEvent, type Summary, type SummaryFold } from '../datasets/summary.ts';
 import { DAY_MS, hourOf, HOUR_MS, type Moment } from '../datasets/time.ts';
 import type { Store } from './client.ts';
+import { tokensOf } from './token-ring.ts';
 
 /** The tables of days, each with its partition key. */
 const DAY_TABLES = { daily_summary: 'vehicle_id', daily_summary_by_day: 'day' };
@@ -142,11 +143,9 @@ export async function wrongSummaries(store: Store, stored: StoredDay, hours: Hou
 
 /** Every (vehicle, day) of one share of the token ring that has raw events or any summary. May repeat. */
 export async function* storedDays(store: Store, share: number, shares: number): AsyncIterable<StoredDay> {
-  // Tokens of the Murmur3 partitioner are 64-bit integers from -2^63.
-  const bound = (index: number) => (2n ** 64n * BigInt(index)) / BigInt(shares) - 2n ** 63n;
   const scan = async function* (what: string, table: string, key: string): AsyncIterable<StoredDay> {
     const query = `SELECT ${what} FROM ${table} WHERE token(${key}) >= ? AND token(${key}) <= ?`;
-    for await (const row of store.rows(query, [bound(share), bound(share + 1) - 1n]))
+    for await (const row of store.rows(query, tokensOf(share, shares)))
       yield { vehicleId: row['vehicle_id'], day: String(row['day']) };
   };
   const key = 'vehicle_id, day';

@@ -67,7 +67,7 @@ describe('a folder of many files', async () => {
     let rows = 0;
     async function* endless(query: string, parameters?: readonly unknown[]) {
       for await (const row of store.rows(query, parameters)) {
-        const isWhole = parameters === undefined;
+        const isWhole = !query.includes('WHERE name IN');
         for (let copy = 0; copy < (isWhole ? 20 : 1); copy += 1) {
           if (isWhole) rows += 1;
           yield isWhole && copy === 0 ? { ...row, name: 'left the folder' } : row;
