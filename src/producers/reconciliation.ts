@@ -1,7 +1,7 @@
 import { setImmediate as breathe, setTimeout as sleep } from 'node:timers/promises';
 import { enqueueFiles, hasRoom, isYoungerThan, versionOf, type IngestJob } from '../queues/ingest.ts';
 import type { Queues } from '../queues/open.ts';
-import type { Runtime } from '../runtime.ts';
+import { messageOf, type Runtime } from '../runtime.ts';
 import type { Store } from '../storage/client.ts';
 import { forgetFile, originOf, readLedger, readVersions, type KnownVersion } from '../storage/files.ts';
 import { namesBelow, versionNow } from './data-folder.ts';
@@ -73,6 +73,10 @@ export function createReconciliation(needs: ProducerNeeds) {
     }
   }
 
+  function onLedgerUnread(error: unknown): void {
+    log.info({ reason: messageOf(error) }, 'the ledger cannot be read as a whole, and is asked for each file');
+  }
+
   /**
    * Compares the folder, or `below`, a folder of it, once. Files that may still be written are left, and counted as
    * `young`. `onProgress` is called with the counts so far after each page.
@@ -81,7 +85,7 @@ export function createReconciliation(needs: ProducerNeeds) {
     const total = { seen: 0, queued: 0, removed: 0, young: 0 };
     const startedAt = store.now();
     await lookAtNodes();
-    if (AFTER_LOAD === 'keep' && settled.size === 0) await settleTogether(below);
+    if (AFTER_LOAD === 'keep' && settled.size === 0) await settleTogether(below).catch(onLedgerUnread);
     const before = settled;
     const settledNow = new Map<string, string>();
 
