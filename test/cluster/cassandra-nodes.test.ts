@@ -18,10 +18,20 @@ async function startCluster() {
   const jars = await findCassandraJars(LIB);
   const [port, storagePort] = [await freePort(0, SEED), await freePort(0, SEED)];
   const nodes = new Map<string, Awaited<ReturnType<typeof startCassandra>>>();
-  afterAll(async () => {
+  const end = async () => {
     await Promise.all([...nodes.values()].map((node) => node.kill()));
     await rm(folder, { recursive: true, maxRetries: 10 });
-  });
+  };
+  afterAll(end);
+  /** Where a test file cannot even be set up, no hook of it is called. */
+  const orEnd = async <T>(setUp: Promise<T>): Promise<T> => {
+    try {
+      return await setUp;
+    } catch (error) {
+      await end();
+      throw error;
+    }
+  };
   const seed_provider = [
     {
       class_name: 'org.apache.cassandra.locator.SimpleSeedProvider',
@@ -34,8 +44,8 @@ async function startCluster() {
     nodes.set(host, await startCassandra({ jars, directory: join(folder, host), port, heapMb: 512, settings }));
   }
   // One after the other: two that join at once may choose the same place in the ring.
-  for (const host of HOSTS) await start(host);
-  return { port, start, kill: async (host: string) => nodes.get(host)?.kill() };
+  for (const host of HOSTS) await orEnd(start(host));
+  return { port, start, orEnd, kill: async (host: string) => nodes.get(host)?.kill() };
 }
 
 const cluster = await startCluster();
@@ -57,9 +67,11 @@ async function allAreBack(keyspace: string): Promise<void> {
   }
 }
 
-const space = await openSpace(
-  { CASSANDRA_REPLICATION_FACTOR: 3, CASSANDRA_CONSISTENCY: 'LOCAL_QUORUM', INGEST_ATTEMPTS: 1 },
-  { redisUrl: inject('redisUrl'), cassandraPort: cluster.port, cassandraHosts: HOSTS },
+const space = await cluster.orEnd(
+  openSpace(
+    { CASSANDRA_REPLICATION_FACTOR: 3, CASSANDRA_CONSISTENCY: 'LOCAL_QUORUM', INGEST_ATTEMPTS: 1 },
+    { redisUrl: inject('redisUrl'), cassandraPort: cluster.port, cassandraHosts: HOSTS },
+  ),
 );
 space.startRole('watch');
 space.startRole('process');
