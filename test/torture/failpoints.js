@@ -6,15 +6,7 @@
 //   clock-<role>        ms that the wall clock of that role is ahead
 //   steps.txt           written here: the name of every step that a process has taken
 // A data file whose name contains poison<N> ends the first N processes that open it.
-import {
-  appendFileSync,
-  existsSync,
-  promises as files,
-  readFileSync,
-  renameSync,
-  writeFileSync,
-  constants,
-} from 'node:fs';
+import fs, { appendFileSync, existsSync, promises as files, readFileSync, renameSync, writeFileSync } from 'node:fs';
 import { syncBuiltinESMExports } from 'node:module';
 import { basename, join } from 'node:path';
 import { setInterval } from 'node:timers';
@@ -85,20 +77,30 @@ for (const method of changesOfQueues.split(' ')) {
 }
 
 const isData = (path) => /^vehicles_/.test(basename(String(path)));
-for (const method of ['open', 'rename', 'unlink']) {
+for (const method of ['rename', 'unlink']) {
   watchStep(files, method, (path) => (isData(path) ? `folder ${method}` : undefined));
 }
-const { open } = files;
-files.open = async function (path, ...rest) {
-  const handle = await open.call(this, path, ...rest);
-  const kills = Number(/poison(\d+)/.exec(basename(String(path)))?.[1] ?? 0);
+
+/** Ends this process, so many times for each such file. */
+function endByPoison(path) {
+  const kills = Number(/poison(\d+)/.exec(basename(path))?.[1] ?? 0);
   for (let kill = 1; kill <= kills; kill += 1) {
-    const mark = join(folder, `${basename(String(path))}.${kill}`);
+    const mark = join(folder, `${basename(path)}.${kill}`);
     if (existsSync(mark)) continue;
-    writeFileSync(mark, role, { flag: constants.O_CREAT | constants.O_WRONLY });
+    writeFileSync(mark, role);
     process.kill(process.pid, 'SIGKILL');
   }
-  return handle;
+}
+const { open } = fs;
+fs.open = (path, ...rest) => {
+  if (!isData(path)) return open(path, ...rest);
+  const done = rest.pop();
+  reach('folder open', 'before', path);
+  return open(path, ...rest, (error, fd) => {
+    reach('folder open', 'after', path);
+    if (error === null) endByPoison(path);
+    done(error, fd);
+  });
 };
 syncBuiltinESMExports();
 

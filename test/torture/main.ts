@@ -47,10 +47,15 @@ function createDeck<T>(random: Random, all: () => readonly T[]): () => T | undef
   };
 }
 
+/** Steps without which the suite would watch what the program does not use any more. */
+const ALWAYS_SEEN = ['process folder open', 'process redis moveToCompleted ingest', 'watch redis addJobs ingest'];
+
 /** A kill before and after each step that was seen in the calm round, in an order that a seed repeats. */
 async function killsAtSteps(rig: Rig): Promise<Fault[]> {
   const lines = (await rig.told('steps.txt')).split('\n');
   const steps = new Set(lines.filter((step) => /^(process|watch) /.test(step) && !START_ONLY.test(step)));
+  const unseen = ALWAYS_SEEN.filter((step) => !steps.has(step));
+  if (unseen.length > 0) throw new Error(`Not seen: ${unseen.join(', ')}. Mend test/torture/failpoints.js.`);
   return [...steps].sort().flatMap((step) => [killAtStep(step, 'before'), killAtStep(step, 'after')]);
 }
 
@@ -125,6 +130,15 @@ async function queueAgain(rig: Rig, provider: Provider, round: number, random: R
   await rig.queues.ingest.addBulk(jobs);
 }
 
+/** The files that were to end a processor did so, as often as one is given. */
+async function poisonWorked(rig: Rig, provider: Provider): Promise<void> {
+  for (const { name } of provider.files.values()) {
+    const kills = Math.min(3, Number(/poison(\d+)/.exec(name)?.[1] ?? 0));
+    if (kills > 0 && (await rig.told(`${name}.${kills}`)) === '')
+      throw new Error(`${name} has not ended ${kills} processors. Mend test/torture/failpoints.js.`);
+  }
+}
+
 async function boardAnswers({ boardUrl }: Rig): Promise<void> {
   const until = Date.now() + QUIET_MS;
   for (;;) {
@@ -180,6 +194,7 @@ async function playRound(round: number, run: Run, options: Options): Promise<voi
 
   const quietFrom = Date.now();
   const before = await allRight(rig, provider, observer, run.count);
+  await poisonWorked(rig, provider);
   run.count.longestQuietMs = Math.max(run.count.longestQuietMs, Date.now() - quietFrom);
   await queueAgain(rig, provider, round, run.random);
   const after = await allRight(rig, provider, observer, run.count);
