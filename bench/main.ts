@@ -63,7 +63,7 @@ if (withSpark) await prepareSpark();
 await mkdir(RESULTS, { recursive: true });
 console.log(await describeMachine());
 // The first start after a change of the sources compiles them.
-await execa(process.execPath, [PROGRAM, '--version']);
+await execa(process.execPath, [PROGRAM, '--help']);
 const stores = await startStores();
 // Ctrl-C: the roles hear it, too, and the stores are stopped last.
 for (const signal of ['SIGINT', 'SIGTERM'] as const)
