@@ -1,4 +1,4 @@
-import { existsSync, writeFileSync } from 'node:fs';
+import { existsSync, readFileSync, writeFileSync } from 'node:fs';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { Command, CommanderError, InvalidArgumentError } from 'commander';
 import type { Selection } from './commands/failed.ts';
@@ -109,8 +109,12 @@ const actions = {
   doctor: running('doctor', async () => (await import('./commands/doctor.ts')).doctor),
 };
 
+const { version } = JSON.parse(readFileSync(new URL('../package.json', import.meta.url), 'utf8')) as {
+  version: string;
+};
 const program = new Command('pipeline')
   .description("Loads a vehicle-data provider's files into Cassandra, aggregates them, and shows all of it.")
+  .version(version)
   .showHelpAfterError('(add --help for what is possible)')
   .exitOverride();
 

@@ -1,5 +1,5 @@
 import { once } from 'node:events';
-import { mkdtemp, readdir, rm, symlink } from 'node:fs/promises';
+import { mkdtemp, readdir, readFile, rm, symlink } from 'node:fs/promises';
 import { createServer, type AddressInfo } from 'node:net';
 import { tmpdir } from 'node:os';
 import { join, resolve } from 'node:path';
@@ -185,4 +185,9 @@ it('a command whose Redis hangs ends soon after the first Ctrl-C', async () => {
   expect(performance.now() - since).toBeLessThan(4_000);
   expect(all).toBe('Stopped before it was done.');
   expect(exitCode).toBe(1);
+});
+
+it('--version tells the version of the package', async () => {
+  const { stdout } = await execa(process.execPath, ['bin/pipeline.js', '--version'], { cwd: ROOT });
+  expect(JSON.parse(await readFile(join(ROOT, 'package.json'), 'utf8'))).toMatchObject({ version: stdout });
 });
