@@ -1,7 +1,6 @@
 import { mkdir } from 'node:fs/promises';
 import { resolve } from 'node:path';
 import { Command, Option } from 'commander';
-import { execa } from 'execa';
 import { runPlan, type Measurement, type Options, type Runs } from './measurement.ts';
 import { aggregation, aggregationKeys } from './measurements/aggregation.ts';
 import { drainNow, drainSpread } from './measurements/drain.ts';
@@ -15,7 +14,6 @@ import { startToRow } from './measurements/start.ts';
 import { describeMachine, save, tableOf, type Result } from './report.ts';
 import { prepareSpark } from './spark/peer.ts';
 import { storage } from './measurements/storage.ts';
-import { PROGRAM } from './space.ts';
 import { startStores } from './stores.ts';
 
 const RESULTS = resolve(import.meta.dirname, 'results');
@@ -62,8 +60,6 @@ const options: Options = {
 if (withSpark) await prepareSpark();
 await mkdir(RESULTS, { recursive: true });
 console.log(await describeMachine());
-// The first start after a change of the sources compiles them.
-await execa(process.execPath, [PROGRAM, '--help']);
 const stores = await startStores();
 // Ctrl-C: the roles hear it, too, and the stores are stopped last.
 for (const signal of ['SIGINT', 'SIGTERM'] as const)

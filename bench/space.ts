@@ -11,7 +11,7 @@ import { parseConfig, type Config } from '../src/config.ts';
 import { migrate } from '../src/storage/migrations.ts';
 import type { Stores } from './stores.ts';
 
-export const PROGRAM = resolve(import.meta.dirname, '../bin/pipeline.js');
+const PROGRAM = resolve(import.meta.dirname, '../bin/pipeline.js');
 /** What a role logs when it works. */
 const READY: Readonly<Record<string, string>> = { process: 'processing jobs', watch: 'watching for files' };
 

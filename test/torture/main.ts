@@ -194,8 +194,8 @@ async function playRound(round: number, run: Run, options: Options): Promise<voi
 
   const quietFrom = Date.now();
   const before = await allRight(rig, provider, observer, run.count);
-  await poisonWorked(rig, provider);
   run.count.longestQuietMs = Math.max(run.count.longestQuietMs, Date.now() - quietFrom);
+  await poisonWorked(rig, provider);
   await queueAgain(rig, provider, round, run.random);
   const after = await allRight(rig, provider, observer, run.count);
   if (!isDeepStrictEqual(sorted(after), sorted(before)))
