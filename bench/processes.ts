@@ -45,7 +45,7 @@ export async function usageOf(pids: readonly number[]): Promise<{ cpuSeconds: nu
 }
 
 /** Looks at processes again and again until `stop`, which says what they used meanwhile. */
-export async function watchUsage(pids: readonly number[], everyMs = 250) {
+export async function watchUsage(pids: readonly number[], everyMs = 1_000) {
   const first = await usageOf(pids);
   let peak = first.rssBytes;
   const look = async () => {

@@ -69,7 +69,7 @@ export async function drain(stores: Stores, backlog: Backlog) {
     const before = await usageOf([stores.cassandraPid]);
     const started = performance.now();
     await space.ingest.resume();
-    await until('all files are done', isDrained);
+    await until('all files are done', isDrained, { everyMs: 100 });
     const seconds = (performance.now() - started) / 1_000;
     const { cpuSeconds, peakRssBytes } = await usage.stop();
     const after = await usageOf([stores.cassandraPid]);
