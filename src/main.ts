@@ -1,16 +1,18 @@
 import { existsSync, readFileSync, writeFileSync } from 'node:fs';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { Command, CommanderError, InvalidArgumentError } from 'commander';
+import type { Logger } from 'pino';
 import type { Selection } from './commands/failed.ts';
 import { BadUsage, parseConfig, UsageError, type Config } from './config.ts';
 import { findLocalServices } from './local/find.ts';
 import { createLog } from './log.ts';
-import { createShutdown, isOfSystem, isRedisAnswer, type Runtime } from './runtime.ts';
+import { codeOf, createShutdown, isOfSystem, isRedisAnswer, messageOf, type Runtime } from './runtime.ts';
 
 const FAILED = 1;
 const BAD_USAGE = 2;
 /** How long a command that was asked to stop may take to do so, before its connections are closed. */
 const GRACE_MS = 1_500;
+const HEARTBEAT_MS = 10_000;
 
 /** The configuration, with the local stores that run on this machine where the environment points to no others. */
 async function readConfig(command: string): Promise<Config> {
@@ -36,6 +38,22 @@ function exitCodeOf(error: unknown): number {
   return error instanceof BadUsage ? BAD_USAGE : FAILED;
 }
 
+/**
+ * Writes a file again and again, for a health check from outside: a process that hangs does not. Where that fails, the
+ * check fails, and the process says why.
+ */
+function keepAlive(file: string, log: Logger): void {
+  const beat = () => {
+    try {
+      writeFileSync(file, '');
+    } catch (error) {
+      log.error({ reason: messageOf(error) }, 'HEARTBEAT_FILE cannot be written');
+    }
+  };
+  beat();
+  setInterval(beat, HEARTBEAT_MS).unref();
+}
+
 /** The action of a command: environment in, signals turned into the wish to stop, everything released, exit code out. */
 function running<Given extends unknown[]>(
   name: string,
@@ -50,8 +68,12 @@ function running<Given extends unknown[]>(
       shutdown.request();
     };
     process.on('SIGINT', onSignal).on('SIGTERM', onSignal);
-    // For a health check from outside: a process that hangs does not touch the file.
-    if (config.HEARTBEAT_FILE !== undefined) setInterval(writeFileSync, 10_000, config.HEARTBEAT_FILE, '').unref();
+    if (config.HEARTBEAT_FILE !== undefined) keepAlive(config.HEARTBEAT_FILE, log);
+    process.stdout.on('error', (error) => {
+      // Who reads no further, as `head`, wants no more.
+      if (codeOf(error) === 'EPIPE') shutdown.request();
+      else process.exit(exitCodeOf(error));
+    });
     // `pipeline start` keeps a channel to its roles: when it is gone, so are they.
     process.on('disconnect', () => shutdown.request());
     process.on('unhandledRejection', (error) => {

@@ -1,4 +1,5 @@
 import { createHash, timingSafeEqual } from 'node:crypto';
+import { setImmediate as breathe } from 'node:timers/promises';
 import express, { type Request, type RequestHandler, type Response } from 'express';
 import { ipKeyGenerator, rateLimit } from 'express-rate-limit';
 import type { Config } from '../config.ts';
@@ -41,6 +42,8 @@ function requirePassword(credentials: string): RequestHandler {
       response.set('WWW-Authenticate', 'Basic realm="vehicle-data-pipeline", charset="UTF-8"');
       say(response, 401, 'The board needs its user name and password.');
     };
+    // By then what came in one piece with it is counted, too.
+    await breathe();
     const wrongSoFar = (await countWrong.getKey(keyGenerator(request)))?.totalHits ?? 0;
     if (authorization === undefined) ask();
     else if (timingSafeEqual(digest(authorization), wanted) && wrongSoFar < limit) next();

@@ -23,6 +23,8 @@ export function createBoard(needs: SnapshotNeeds & { readonly config: Config }):
   const pingCassandra = boundedRead(log, () => store.run('SELECT now() FROM system.local'));
 
   const app = express();
+  // A proxy on this machine says whose requests it passes on; else whoever guesses there would shut out all others.
+  app.set('trust proxy', 'loopback');
   const contentSecurityPolicy = { directives: { frameAncestors: ["'none'"], upgradeInsecureRequests: null } };
   // With no-referrer, some browsers send `Origin: null` for the board's own requests.
   const referrerPolicy = { policy: 'same-origin' } as const;

@@ -3,7 +3,7 @@ import { hostname } from 'node:os';
 import { UsageError } from '../config.ts';
 import { createCounters } from '../queues/counters.ts';
 import { openQueues } from '../queues/open.ts';
-import { messageOf, type Runtime } from '../runtime.ts';
+import { codeOf, messageOf, type Runtime } from '../runtime.ts';
 import { connectStore, type Store } from '../storage/client.ts';
 import { requireSchema } from '../storage/migrations.ts';
 
@@ -28,13 +28,21 @@ export async function openForWork(runtime: Runtime) {
   return { ...opened, counters, workerName: `${hostname()}:${process.pid}` };
 }
 
-/** Makes sure that the data folder is there. @throws UsageError when it cannot be made or entered */
-export async function openDataFolder({ config }: Runtime): Promise<void> {
+/**
+ * Makes sure that the data folder can be used. Only where files are looked for it is made: elsewhere, a mount may be missing.
+ *
+ * @throws UsageError when it cannot be made or entered
+ */
+export async function openDataFolder({ config, log }: Runtime, { mayMake }: { mayMake: boolean }): Promise<void> {
   try {
-    await mkdir(config.DATA_DIR, { recursive: true });
+    if (mayMake) await mkdir(config.DATA_DIR, { recursive: true });
     await access(config.DATA_DIR);
   } catch (error) {
     const reason = messageOf(error);
+    if (!mayMake && codeOf(error) === 'ENOENT') {
+      log.warn({ folder: config.DATA_DIR }, 'the data folder is not there: files wait until it is');
+      return;
+    }
     throw new UsageError(`DATA_DIR cannot be used (${reason}): name a folder that this user may read and write.`);
   }
 }

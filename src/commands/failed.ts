@@ -41,11 +41,13 @@ function matches({ id = '', data }: Letter, { files, name, reason, olderThan, ne
 async function select(runtime: Runtime, selection: Selection): Promise<Letter[]> {
   const { deadLetterQueue } = await openQueues(runtime);
   const selected: Letter[] = [];
-  for (let start = 0; ; start += PAGE) {
-    const page = await deadLetterQueue.getFailed(start, start + PAGE - 1);
-    selected.push(...page.filter((letter) => matches(letter, selection)));
-    if (page.length < PAGE) return selected;
+  // Their ids first: where letters leave meanwhile, the places of the others change.
+  const ids = await deadLetterQueue.getRanges(['failed'], 0, -1);
+  for (let start = 0; start < ids.length; start += PAGE) {
+    const page = await Promise.all(ids.slice(start, start + PAGE).map((id) => deadLetterQueue.getJob(id)));
+    selected.push(...page.filter((letter) => letter !== undefined).filter((letter) => matches(letter, selection)));
   }
+  return selected;
 }
 
 function requireSelection({ files, reason, name, olderThan, newerThan, all }: Selection): void {

@@ -9,7 +9,7 @@ import { openDataFolder, openForWork } from './connect.ts';
 /** One processor replica: loads files, moves dead letters, takes its share of the aggregation and of the comparison. */
 export async function processJobs(runtime: Runtime): Promise<void> {
   const { config, log, shutdown } = runtime;
-  await openDataFolder(runtime);
+  await openDataFolder(runtime, { mayMake: false });
   const needs = await openForWork(runtime);
   const deadLetters = createDeadLetters(needs);
   shutdown.defer('dead letters', deadLetters.close);

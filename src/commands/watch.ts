@@ -8,7 +8,7 @@ const FIRST_SUMMARY_SECONDS = 5;
 /** Queues the files that arrive, and those that were missed; keeps the schedules of the aggregation and of the comparison. */
 export async function watch(runtime: Runtime): Promise<void> {
   const { config, log, shutdown } = runtime;
-  await openDataFolder(runtime);
+  await openDataFolder(runtime, { mayMake: true });
   const opened = await openAll(runtime);
   const producer = await startProducer(opened);
   shutdown.defer('producer', producer.close);

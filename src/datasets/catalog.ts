@@ -5,14 +5,11 @@ import { vehicleStatus } from './vehicle-status.ts';
 
 const datasets: readonly Dataset[] = [vehicleEvents, vehicleStatus];
 
-/** How a file's records are laid out, told by its extension. */
-export interface FileFormat {
-  readonly lines: boolean;
-  readonly gzip: boolean;
-}
+/** What the name of a file tells: whose records it holds, and how they are laid out. */
+export type FileKind = NonNullable<ReturnType<typeof datasetOf>>;
 
 /** The kind of a file by its name; undefined for one that is hidden, temporary, or of no known prefix and extension. */
-export function datasetOf(path: string): { readonly dataset: Dataset; readonly format: FileFormat } | undefined {
+export function datasetOf(path: string) {
   const name = basename(path);
   const extension = /^[^.].*\.(json|jsonl)(\.gz)?$/s.exec(name);
   const dataset = datasets.find(({ prefix }) => name.startsWith(prefix));

@@ -1,7 +1,8 @@
-import { closeSync, constants, fstatSync, open, read, readSync } from 'node:fs';
+import { closeSync, constants, existsSync, fstatSync, open, read, readSync } from 'node:fs';
 import { realpath } from 'node:fs/promises';
 import { join, sep } from 'node:path';
 import { promisify } from 'node:util';
+import { FILE_GONE } from '../queues/dead-letter.ts';
 import { codeOf } from '../runtime.ts';
 
 /**
@@ -14,6 +15,11 @@ export class FileProblem extends Error {
 
 export class FileGone extends Error {
   override name = 'FileGone';
+}
+
+/** The data folder itself is not there, as where a mount is missing: nothing is said about its files. */
+export class FolderAway extends Error {
+  override name = 'FolderAway';
 }
 
 /**
@@ -84,7 +90,8 @@ async function openInside(dataDir: string, name: string): Promise<number> {
     if (code !== 'ENOENT') throw error;
     // Node reads bytes that are no UTF-8 as this character, and finds nothing under the name that it makes of them.
     if (name.includes('\uFFFD')) throw new FileProblem('its name is not UTF-8: rename the file');
-    throw new FileGone('not in the data folder any more, or a link that leads nowhere', { cause: error });
+    if (!existsSync(dataDir)) throw new FolderAway('the data folder is not there', { cause: error });
+    throw new FileGone(FILE_GONE, { cause: error });
   }
 }
 

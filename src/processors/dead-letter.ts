@@ -104,7 +104,9 @@ export function createDeadLetters(needs: ProcessorNeeds) {
     for (const job of await ingestQueue.getFailed(0, SWEEP_PAGE - 1)) await move(job);
     const letters = await deadLetterQueue.getFailed(sweptTo, sweptTo + SWEEP_PAGE - 1);
     for (const letter of letters) await sweepLetter(letter);
-    sweptTo = letters.length < SWEEP_PAGE ? 0 : sweptTo + SWEEP_PAGE;
+    const next = sweptTo + SWEEP_PAGE;
+    // A page is shorter than it was, too, when letters leave while it is read.
+    sweptTo = next < (await deadLetterQueue.getFailedCount()) ? next : 0;
   }
 
   /**

@@ -31,7 +31,15 @@ import {
 } from '../storage/files.ts';
 import { createRowWriter, type RowWriter } from '../storage/rows.ts';
 import { together } from '../storage/together.ts';
-import { closeDataFile, FileGone, FileProblem, isSameVersion, openDataFile, type DataFile } from './data-file.ts';
+import {
+  closeDataFile,
+  FileGone,
+  FileProblem,
+  FolderAway,
+  isSameVersion,
+  openDataFile,
+  type DataFile,
+} from './data-file.ts';
 import { createGathering } from './gather.ts';
 import { checkFile, loadFile, type LoadOptions } from './load-file.ts';
 import { pauseWhileAway } from './pause-while-away.ts';
@@ -294,6 +302,7 @@ async function ingest(job: IngestBullJob, wanted: IngestJob, needs: IngestNeeds)
       await job.log('it is gone, and a newer version of it was loaded');
       return await superseded();
     }
+    if (error instanceof FolderAway) throw new NotNow(error.message, { cause: error });
     if (!(error instanceof FileProblem)) throw error;
     // What is wrong with bytes of two versions is wrong with neither.
     if (file !== undefined && !isSameVersion(file)) throw new Error('changed while it was read', { cause: error });

@@ -71,6 +71,8 @@ export async function loadFile(
 ): Promise<void> {
   const { store, writeRows, announced, context } = options;
   for await (const { taken, rejected, bytesRead } of chunksOf(file, checked, options)) {
+    // Nothing is written that was read of another version.
+    if (checked.chunks === undefined && !isSameVersion(file)) throw new Error('changed while it was read');
     const touched = new Map<string, TouchedHour>();
     for (const { touched: key } of taken) if (key !== undefined) touched.set(`${key.hour} ${key.vehicleId}`, key);
     const rejections = rejected.map((record) => rejectionRow(context.lineage, record, store.now()));
@@ -81,16 +83,6 @@ export async function loadFile(
 }
 
 async function* chunksOf(file: DataFile, checked: CheckedFile, options: LoadOptions): AsyncIterable<Chunk> {
-  if (checked.chunks !== undefined) {
-    yield* checked.chunks;
-    return;
-  }
-  const reading = readRecords(file, options);
-  let next = await reading.next();
-  for (; next.done !== true; next = await reading.next()) {
-    // Nothing is written that was read of another version.
-    if (!isSameVersion(file)) throw new Error('changed while it was read');
-    yield next.value;
-  }
-  if (next.value !== checked.sha256) throw new Error('changed while it was read');
+  if (checked.chunks !== undefined) yield* checked.chunks;
+  else if ((yield* readRecords(file, options)) !== checked.sha256) throw new Error('changed while it was read');
 }

@@ -2,8 +2,8 @@ import { isUtf8 } from 'node:buffer';
 import { createHash } from 'node:crypto';
 import { pipeline } from 'node:stream';
 import { createGunzip } from 'node:zlib';
-import type { FileFormat } from '../datasets/catalog.ts';
-import { isRejection, type Dataset, type RecordContext, type TakenRecord } from '../datasets/dataset.ts';
+import type { FileKind } from '../datasets/catalog.ts';
+import { isRejection, type RecordContext, type TakenRecord } from '../datasets/dataset.ts';
 import { isLossless, parseJson, type Json } from '../datasets/json.ts';
 import { codeOf, messageOf } from '../runtime.ts';
 import type { RejectedRecord } from '../storage/files.ts';
@@ -26,9 +26,7 @@ export interface Chunk {
 }
 
 /** What reading needs beside the file. */
-export interface ReadOptions {
-  readonly dataset: Dataset;
-  readonly format: FileFormat;
+export interface ReadOptions extends FileKind {
   readonly context: RecordContext;
   /** Bytes of one record at most; a larger one is rejected. */
   readonly maxRecordBytes: number;

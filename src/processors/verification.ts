@@ -2,7 +2,7 @@ import { existsSync } from 'node:fs';
 import { join } from 'node:path';
 import type { Job, Worker } from 'bullmq';
 import { dayOf } from '../datasets/time.ts';
-import { VERIFICATION_QUEUE, type VerificationReport } from '../queues/verification.ts';
+import { emptyReport, VERIFICATION_QUEUE, type VerificationReport } from '../queues/verification.ts';
 import { claimEpoch, readAggregationState } from '../storage/aggregation-state.ts';
 import { createChangeLog, pendingHours, SHARDS, type TouchedHour } from '../storage/change-log.ts';
 import type { Store } from '../storage/client.ts';
@@ -44,10 +44,7 @@ export async function verify(needs: VerificationNeeds, options: VerificationOpti
   const { store } = needs;
   const { share, repair, goesOn, maxHours } = options;
   const isWhole = share === 1 && maxHours === undefined;
-  const report: VerificationReport = {
-    ...{ files: 0, records: 0, days: 0, waiting: 0, deadLetters: 0, discarded: 0, gone: 0, notDue: 0 },
-    ...{ differences: 0, mended: 0, examples: [] },
-  };
+  const report = emptyReport();
   const judge = createJudge(report, repair);
   const sample = createDayHours();
   const onTouched = (hour: TouchedHour) => {
@@ -157,7 +154,10 @@ export function createVerificationWorker(needs: ProcessorNeeds, files: () => Asy
   const goesOn = () => worker.closing === undefined;
   const run = async (job: Job): Promise<VerificationReport> => {
     let count = 1;
-    for await (const _file of files()) count += 1;
+    for await (const _file of files()) {
+      if (!goesOn()) break;
+      count += 1;
+    }
     const share = Math.min(config.VERIFY_SAMPLE, SCHEDULED.files / count);
     const report = await verify(needs, { files, share, maxHours: SCHEDULED.hours, repair: false, goesOn });
     const { differences, examples } = report;

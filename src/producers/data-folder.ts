@@ -1,6 +1,7 @@
 import { lstatSync, opendirSync, statSync, type BigIntStats, type Dir } from 'node:fs';
 import { opendir } from 'node:fs/promises';
 import { join, relative, sep } from 'node:path';
+import { setImmediate as breathe } from 'node:timers/promises';
 import { datasetOf } from '../datasets/catalog.ts';
 import type { IngestJob } from '../queues/ingest.ts';
 import { isOfSystem } from '../runtime.ts';
@@ -42,12 +43,19 @@ function openFolder(path: string, needed: boolean): Dir | undefined {
   }
 }
 
+/** Names that are read in one turn. */
+const NAMES_A_TURN = 500;
+
 /**
  * Every file of the data folder and of the archive: the name that the ledger knows it by, the path where it lies, and the
  * version that its name there tells, if it does.
  */
 export async function* allFiles(dataDir: string): AsyncGenerator<{ name: string; path: string; version?: string }> {
-  for (const name of namesBelow(dataDir)) yield { name, path: name };
+  let seen = 0;
+  for (const name of namesBelow(dataDir)) {
+    if ((seen += 1) % NAMES_A_TURN === 0) await breathe();
+    yield { name, path: name };
+  }
   const archive = join(dataDir, ARCHIVE_FOLDER);
   for await (const entry of (await opendir(archive, { recursive: true }).catch(() => undefined)) ?? []) {
     const path = relative(dataDir, join(entry.parentPath, entry.name)).split(sep).join('/');

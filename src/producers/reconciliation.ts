@@ -1,5 +1,8 @@
+import { existsSync } from 'node:fs';
+import { join } from 'node:path';
 import { setImmediate as breathe, setTimeout as sleep } from 'node:timers/promises';
-import { enqueueFiles, hasRoom, isYoungerThan, versionOf, type IngestJob } from '../queues/ingest.ts';
+import { FILE_GONE } from '../queues/dead-letter.ts';
+import { enqueueFiles, hasRoom, ingestJobId, isYoungerThan, versionOf, type IngestJob } from '../queues/ingest.ts';
 import type { Queues } from '../queues/open.ts';
 import { messageOf, type Runtime } from '../runtime.ts';
 import type { Store } from '../storage/client.ts';
@@ -27,7 +30,7 @@ export type ProducerNeeds = Runtime & Queues & { readonly store: Store };
 
 /** Compares the folder with the ledger, which is the truth, and queues what is not loaded. */
 export function createReconciliation(needs: ProducerNeeds) {
-  const { config, store, ingestQueue, log } = needs;
+  const { config, store, ingestQueue, deadLetterQueue, log } = needs;
   const { signal } = needs.shutdown;
   const { DATA_DIR, AFTER_LOAD, MAX_QUEUED_FILES } = config;
   /** Versions in the folder that need nothing any more, by name: the ledger need not be asked for them again. */
@@ -109,6 +112,10 @@ export function createReconciliation(needs: ProducerNeeds) {
           missing.push(file);
         } else if (doubt.isDoubtful(row) || (row.state === 'unchanged' && originOf(row, certain(file)) === undefined)) {
           await forget([row, ...inDoubt.filter((one) => one !== row && one.sha256 === row.sha256)]);
+          missing.push(file);
+        } else if (row.state === 'dead_letter' && row.error === FILE_GONE && existsSync(join(DATA_DIR, file.name))) {
+          // It has come back, or the processor's mount of the folder was missing.
+          await deadLetterQueue.remove(ingestJobId(row));
           missing.push(file);
         } else if (row.state === 'dead_letter') await takeUpLetter(needs, row);
         else if (AFTER_LOAD === 'keep' || row.state === 'discarded') settledNow.set(file.name, row.version);

@@ -6,6 +6,9 @@ import type { QueueConnection } from './redis.ts';
 /** The queue of files that could not be loaded: each a failed job, whose failure reason is the file's. */
 export const DEAD_LETTER_QUEUE = 'dead-letter';
 
+/** The reason of a file that a processor did not find. Where the producer finds it, it is queued again. */
+export const FILE_GONE = 'not in the data folder any more, or a link that leads nowhere';
+
 /**
  * The file, why it could not be loaded, and when that was, in ms since the epoch. The name may be any: that it leads
  * out of the data folder may be the very reason, and ingest checks it again. `startedAt` is the ledger's, by Cassandra's

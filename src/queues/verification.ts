@@ -4,20 +4,16 @@ import type { QueueConnection } from './redis.ts';
 /** The queue of scheduled verifications of a sample: one at a time in the whole fleet. */
 export const VERIFICATION_QUEUE = 'verification';
 
-/** Something that is not as the files say, and whether it is mended by now. */
-export interface Difference {
-  readonly what: string;
-  readonly problem: string;
-  readonly mended: boolean;
-}
 /**
- * What a verification compared and found. Files that `wait` are not loaded yet; `gone` ones are loaded and neither in
- * the folder nor in the archive; days that are `notDue` have changed since the last aggregation.
+ * What a verification compared and found, to begin with. Files that wait are not loaded yet; gone ones are loaded and
+ * neither in the folder nor in the archive; days that are not due have changed since the last aggregation. The examples are
+ * differences, and whether they are mended by now.
  */
-export type VerificationReport = Record<
-  'files' | 'records' | 'days' | 'waiting' | 'deadLetters' | 'discarded' | 'gone' | 'notDue' | 'differences' | 'mended',
-  number
-> & { examples: Difference[] };
+export const emptyReport = () => ({
+  ...{ files: 0, records: 0, days: 0, waiting: 0, deadLetters: 0, discarded: 0, gone: 0, notDue: 0 },
+  ...{ differences: 0, mended: 0, examples: [] as { what: string; problem: string; mended: boolean }[] },
+});
+export type VerificationReport = ReturnType<typeof emptyReport>;
 
 export type VerificationQueue = Queue<object, VerificationReport>;
 

@@ -110,15 +110,12 @@ export async function moveWatermark(
   const nodes = await store.nodes();
   if (hasRestarted(generations, nodes.generations)) return false;
 
-  /** With this move, if it is one to remember: from the newest that was made by then. */
-  function movesSince(then: number): readonly Move[] {
-    const [newest = 0] = moves.at(-1) ?? [];
-    const isFar = store.now() - newest >= durableMs * MOVES_APART;
-    const known: readonly Move[] = isFar ? [...moves, [store.now(), until]] : moves;
-    return known.slice(Math.max(0, known.filter(([at]) => at <= then).length - 1));
-  }
+  const [newest = 0] = moves.at(-1) ?? [];
+  const isFar = store.now() - newest >= durableMs * MOVES_APART;
+  const known: readonly Move[] = isFar ? [...moves, [store.now(), until]] : moves;
+  const onDisk = known.filter(([at]) => at <= startedAt - durableMs).length;
   // A crash that this claim does not know of was after its start; or it is of a node that is down, and says so when it is back.
-  const kept = nodes.down.length > 0 ? moves : movesSince(startedAt - durableMs);
+  const kept = nodes.down.length > 0 ? moves : known.slice(Math.max(0, onDisk - 1));
   const values = [new Date(until), toMap(kept)];
   const move = 'UPDATE aggregation_state SET watermark = ?, moves = ? WHERE job = ? IF epoch = ?';
   return store.runIf(move, [...values, JOB, epoch]);

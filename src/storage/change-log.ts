@@ -4,6 +4,7 @@ import { DAY_MS } from '../datasets/time.ts';
 import { readWindowEnd } from './aggregation-state.ts';
 import type { Store } from './client.ts';
 import { readVersions } from './files.ts';
+import { CHANGE_LOG_DAYS } from './schema.ts';
 import { together } from './together.ts';
 
 /** Entries of ten minutes share a partition, times the shards: some thousands of entries at the provider's rate. */
@@ -186,7 +187,9 @@ export async function pendingHours(store: Store, vehicleId: string, after: numbe
   const pending = new Set<number>();
   const query = 'SELECT hours FROM change_log WHERE bucket = ? AND shard = ? AND at > maxTimeuuid(?)';
   const last = Math.max(store.now(), await readWindowEnd(store)) + BUCKET_MS;
-  for (let bucket = bucketOf(after); bucket <= last; bucket += BUCKET_MS)
+  // Older entries have expired.
+  const first = Math.max(after, store.now() - CHANGE_LOG_DAYS * DAY_MS);
+  for (let bucket = bucketOf(first); bucket <= last; bucket += BUCKET_MS)
     for await (const row of store.rows(query, [bucket, shardOf(vehicleId), after]))
       for (const [hour, vehicles] of row['hours'] as Map<Date, Set<string>>)
         if (vehicles.has(vehicleId)) pending.add(hour.getTime());

@@ -1,6 +1,6 @@
 import { once } from 'node:events';
 import { request as httpRequest, type IncomingMessage } from 'node:http';
-import { createServer } from 'node:net';
+import { connect, createServer } from 'node:net';
 import type { Worker } from 'bullmq';
 import { afterAll, beforeAll, describe, expect, it, onTestFinished } from 'vitest';
 import { createBoard, listen } from '../../src/board/server.ts';
@@ -302,6 +302,27 @@ describe('the board with a password', () => {
 
   it('can be reached by any name, for a proxy before it', async () => {
     expect((await send(board, '/', { headers: { host: 'board.example', authorization: RIGHT } })).status).toBe(200);
+  });
+
+  it('tells apart whose requests a proxy passes on', async () => {
+    const tryWith = async (address: string, authorization: string) =>
+      (await send(board, '/metrics', { headers: { authorization, 'x-forwarded-for': address } })).status;
+    for (let guess = 0; guess < 10; guess += 1) expect(await tryWith('203.0.113.1', 'Basic eDp5')).toBe(401);
+    expect(await tryWith('203.0.113.1', RIGHT)).toBe(429);
+    expect(await tryWith('203.0.113.2', RIGHT)).toBe(200);
+  });
+
+  it('does not tell which of many guesses at once is right', async () => {
+    const { hostname, port } = new URL(board.url);
+    const guess = (authorization: string, more = '') =>
+      `GET /metrics HTTP/1.1\r\nHost: x\r\nX-Forwarded-For: 203.0.113.3\r\nAuthorization: ${authorization}\r\n${more}\r\n`;
+    const socket = connect(Number(port), hostname);
+    socket.write(guess('Basic eDp5').repeat(50) + guess(RIGHT, 'Connection: close\r\n'));
+    let text = '';
+    for await (const chunk of socket) text += String(chunk);
+    const statuses = text.match(/^HTTP\/1\.1 \d+/gm)?.map((line) => line.slice(-3));
+    expect(statuses).toHaveLength(51);
+    expect(statuses).not.toContain('200');
   });
 
   it('limits wrong passwords, and only those', async () => {

@@ -1,6 +1,6 @@
 import { mkdir, readdir, rename, rm, stat, symlink, utimes, writeFile } from 'node:fs/promises';
 import { dirname, join } from 'node:path';
-import { UnrecoverableError, Worker } from 'bullmq';
+import { Queue, UnrecoverableError, Worker } from 'bullmq';
 import { beforeAll, describe, expect, it, vi } from 'vitest';
 import { openAll } from '../../src/commands/connect.ts';
 import { discardFailed, listFailed, retryFailed, showFailed, type Selection } from '../../src/commands/failed.ts';
@@ -135,7 +135,7 @@ describe('what one of the stores has forgotten of dead letters', async () => {
       const data = { name, size: 1, mtimeNs: '1', reason: 'of old', failedAt: n, attempts: 1 };
       return { name, data, opts: { jobId: `letter-${n}` } };
     };
-    own.startProcessor();
+    const processor = own.startProcessor();
     await letters.addBulk([add(0)]);
     await eventually(async () => expect(await letters.getFailedCount()).toBe(1));
     await letters.addBulk(Array.from({ length: 600 }, (_, n) => add(n + 1)));
@@ -143,6 +143,18 @@ describe('what one of the stores has forgotten of dead letters', async () => {
     await own.read("INSERT INTO files (name, version, state) VALUES ('vehicles_events_0.json', '1-1', 'superseded')");
     await eventually(async () => expect(await letters.getFailedCount()).toBe(600), { withinMs: 50_000 });
     expect(await letters.getJob('letter-0')).toBeUndefined();
+
+    await processor.stop();
+    // The newest go when the command has begun to read.
+    const read: unknown = Reflect.get(Queue.prototype, 'getJob');
+    const reading = vi.spyOn(Queue.prototype, 'getJob').mockImplementationOnce(async function (this: Queue, id) {
+      await Promise.all(Array.from({ length: 300 }, (_, n) => letters.remove(`letter-${600 - n}`)));
+      return await (read as Queue['getJob']).call(this, id);
+    });
+    const listed: { id: string }[] = JSON.parse(await command(own, (runtime) => listFailed(runtime, all)));
+    reading.mockRestore();
+    const left = Array.from({ length: 300 }, (_, n) => `letter-${n + 1}`);
+    expect(listed.map(({ id }) => id)).toEqual(expect.arrayContaining(left));
   });
 });
 
@@ -407,6 +419,41 @@ describe('a job that somebody added by hand', async () => {
     await space.queue('ingest').add('gone', { name: 'vehicles_events_gone.json', ...version });
     expect((await letterOf(space, 'passwd')).reason).toBe('no kind of file has a name like this');
     expect((await letterOf(space, 'vehicles_events_gone.json')).reason).toMatch(/^not in the data folder any more/);
+  });
+});
+
+describe('a processor without the data folder', async () => {
+  const space = await openSpace({ INGEST_ATTEMPTS: 1 });
+  const mount = (name: string) => join(dirname(space.config.DATA_DIR), name);
+  const names = Array.from({ length: 30 }, (_, n) => `vehicles_events_${n}.json`);
+  beforeAll(async () => {
+    for (const name of names) await space.put(name, events(1, { vehicle_id: name }));
+    space.startWatcher();
+  });
+
+  it('leaves files to others while its folder is not there, and makes none', async () => {
+    const late = 'vehicles_events_late.json';
+    const processor = space.startProcessor({ DATA_DIR: mount('later') });
+    await eventually(async () => expect(await space.queue('ingest').getDelayedCount()).toBe(names.length));
+    expect(await stat(mount('later')).catch(() => undefined)).toBeUndefined();
+    await symlink(space.config.DATA_DIR, mount('later'));
+    await space.put(late, events(1));
+    await space.loaded([...names, late]);
+    expect(await space.letters()).toEqual([]);
+    await processor.stop();
+  });
+
+  it('whose mount is missing makes dead letters that mend themselves', async () => {
+    await mkdir(mount('empty'));
+    const processor = space.startProcessor({ DATA_DIR: mount('empty') });
+    const later = names.map((name) => `again_${name}`.replace(/^again_(vehicles_events_)/, '$1again_'));
+    for (const name of later) await space.put(name, events(1, { vehicle_id: name }));
+    await eventually(async () => expect((await space.letters()).length).toBe(later.length));
+    await processor.stop();
+    space.startProcessor();
+    await space.loaded(later);
+    await eventually(async () => expect(await space.letters()).toEqual([]));
+    for (const name of later) expect(await statesOf(space, name)).toEqual(['loaded']);
   });
 });
 

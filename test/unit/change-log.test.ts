@@ -1,6 +1,7 @@
 import type { types } from 'cassandra-driver';
 import { expect, it } from 'vitest';
-import { createChangeLog, SHARDS } from '../../src/storage/change-log.ts';
+import type { Store } from '../../src/storage/client.ts';
+import { createChangeLog, pendingHours, SHARDS } from '../../src/storage/change-log.ts';
 
 type Appended = {
   bucket: number;
@@ -98,4 +99,21 @@ it('a load that took long is announced once more after its rows', async () => {
   expect(appended).toHaveLength(1);
   await announced(file, touched, () => Promise.resolve(pass(500)));
   expect(appended).toHaveLength(3);
+});
+
+it('what is pending since a watermark that was lost is looked for where entries can be, not since 1970', async () => {
+  const now = Date.parse('2026-11-20T12:00:00Z');
+  const asked: number[] = [];
+  const store = {
+    now: () => now,
+    run: () => Promise.resolve({ rows: [{ window_end: null }] }),
+    rows: async function* (_query: string, [bucket]: readonly number[]) {
+      asked.push(bucket ?? 0);
+      yield* await Promise.resolve([]);
+    },
+  } as unknown as Store;
+  await pendingHours(store, 'a', 0);
+  expect(asked.length).toBeLessThan(31 * 144);
+  expect(Math.min(...asked)).toBeLessThanOrEqual(now - 29 * 86_400_000);
+  expect(Math.max(...asked)).toBeGreaterThanOrEqual(now);
 });

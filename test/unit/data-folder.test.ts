@@ -1,10 +1,12 @@
-import { mkdtemp, writeFile } from 'node:fs/promises';
+import { writeFileSync } from 'node:fs';
+import { mkdtemp, rm, writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
+import { setImmediate as turn } from 'node:timers/promises';
 import { execa } from 'execa';
 import { expect, it, onTestFinished } from 'vitest';
 import { openDataFile } from '../../src/processors/data-file.ts';
-import { namesBelow, versionNow } from '../../src/producers/data-folder.ts';
+import { allFiles, namesBelow, versionNow } from '../../src/producers/data-folder.ts';
 
 it('a file whose path is too long for the system hides nothing else, and it is said what is wrong with it', async () => {
   const folder = await mkdtemp(join(tmpdir(), 'data-folder-'));
@@ -24,4 +26,20 @@ it('a file whose path is too long for the system hides nothing else, and it is s
   expect(versionNow(folder, 'vehicles_events_1.json')).toMatchObject({ size: 2 });
   expect(versionNow(folder, deep)).toEqual({ name: deep, size: 0, mtimeNs: '0' });
   await expect(openDataFile(folder, deep, 1e9)).rejects.toThrow('its path is too long');
+});
+
+it('a process that lists all files of a large folder does other things meanwhile', async () => {
+  const folder = await mkdtemp(join(tmpdir(), 'data-folder-'));
+  onTestFinished(() => rm(folder, { recursive: true }));
+  for (let n = 0; n < 5_000; n += 1) writeFileSync(join(folder, `vehicles_events_${n}.json`), '');
+  let [turns, isListed] = [0, false];
+  const others = (async () => {
+    for (; !isListed; turns += 1) await turn();
+  })();
+  let files = 0;
+  for await (const _file of allFiles(folder)) files += 1;
+  isListed = true;
+  await others;
+  expect(files).toBe(5_000);
+  expect(turns).toBeGreaterThanOrEqual(10);
 });
