@@ -3,8 +3,9 @@ import { BullMQAdapter } from '@bull-board/api/bullMQAdapter';
 import type { BeforeHookResult, HookContext } from '@bull-board/api/typings/app';
 import { ExpressAdapter } from '@bull-board/express';
 import { Router, type Express, type RequestHandler } from 'express';
-import { ingestJobSchema, versionOf } from '../queues/ingest.ts';
-import { settleDeadLetter } from '../storage/files.ts';
+import { deadLetterJobSchema } from '../queues/dead-letter.ts';
+import { versionOf } from '../queues/ingest.ts';
+import { discardDeadLetter } from '../storage/files.ts';
 import type { SnapshotNeeds } from './snapshot.ts';
 
 /** What would do harm, and what to do instead. An action reads `<queue> <rest of its route>`. */
@@ -74,8 +75,7 @@ async function discardAll(needs: SnapshotNeeds): Promise<void> {
   }
 }
 
-/** Before a letter is removed, the ledger has to say so, or reconciliation would bring it back. */
 async function discard({ store }: SnapshotNeeds, letter: unknown): Promise<void> {
-  const { data: file } = ingestJobSchema.safeParse(letter);
-  if (file !== undefined) await settleDeadLetter(store, { name: file.name, version: versionOf(file) }, 'discarded');
+  const { data } = deadLetterJobSchema.safeParse(letter);
+  if (data !== undefined) await discardDeadLetter(store, { name: data.name, version: versionOf(data) }, data.startedAt);
 }

@@ -4,7 +4,7 @@ import { deadLetterJobSchema, type DeadLetterJob } from '../queues/dead-letter.t
 import { versionOf } from '../queues/ingest.ts';
 import { openQueues } from '../queues/open.ts';
 import type { Runtime } from '../runtime.ts';
-import { settleDeadLetter } from '../storage/files.ts';
+import { discardDeadLetter } from '../storage/files.ts';
 import { print, printable } from '../terminal.ts';
 import { openStore } from './connect.ts';
 
@@ -108,7 +108,8 @@ export async function discardFailed(runtime: Runtime, selection: Selection): Pro
   requireSelection(selection);
   const store = await openStore(runtime);
   await toEach(runtime, selection, 'discarded', async (letter) => {
-    await settleDeadLetter(store, { name: letter.data.name, version: versionOf(letter.data) }, 'discarded');
+    const { name, startedAt } = letter.data;
+    await discardDeadLetter(store, { name, version: versionOf(letter.data) }, startedAt);
     await letter.remove();
   });
 }

@@ -117,6 +117,21 @@ export function settleDeadLetter(store: Store, file: FileVersion, state: 'discar
   return store.runIf(settle, [state, file.name, file.version]);
 }
 
+/**
+ * Gives a dead letter up, before it is removed: else reconciliation would bring it back. One that a Cassandra which was
+ * killed has forgotten is written down anew; `startedAt`, in ms since the epoch, tells that it was in the ledger.
+ */
+export async function discardDeadLetter(
+  store: Store,
+  { name, version }: FileVersion,
+  startedAt?: number,
+): Promise<void> {
+  if ((await settleDeadLetter(store, { name, version }, 'discarded')) || startedAt === undefined) return;
+  const columns = '(name, version, state, started_at, finished_at)';
+  const insert = `INSERT INTO files ${columns} VALUES (?, ?, 'discarded', ?, ?) IF NOT EXISTS`;
+  await store.runIf(insert, [name, version, new Date(startedAt), new Date(store.now())]);
+}
+
 const REJECTION_COLUMNS = ['name', 'version', 'record_index', 'field', 'reason', 'record', 'rejected_at'];
 
 /** Which records of a file are stored as not taken, in their order; from one page to the next as they are asked for. */

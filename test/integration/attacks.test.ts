@@ -1,6 +1,9 @@
 import { once } from 'node:events';
+import { mkdtemp, rm } from 'node:fs/promises';
 import { request as httpRequest, type IncomingMessage } from 'node:http';
 import { connect } from 'node:net';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
 import { text } from 'node:stream/consumers';
 import { gzipSync } from 'node:zlib';
 import { afterAll, beforeAll, describe, expect, it, onTestFinished } from 'vitest';
@@ -13,13 +16,17 @@ const authorization = `Basic ${Buffer.from(`admin:${PASSWORD}`).toString('base64
 const OWN_JSON = { 'sec-fetch-site': 'same-origin', 'content-type': 'application/json' };
 const ADD = '/board/api/queues/ingest/add';
 
+let folder: string;
 let board: BoardUnderTest;
 let open: BoardUnderTest;
 beforeAll(async () => {
-  [board, open] = await Promise.all([createBoardUnderTest({ BOARD_PASSWORD: PASSWORD }), createBoardUnderTest()]);
+  folder = await mkdtemp(join(tmpdir(), 'attacks-'));
+  const guarded = createBoardUnderTest({ BOARD_PASSWORD: PASSWORD, DATA_DIR: folder });
+  [board, open] = await Promise.all([guarded, createBoardUnderTest()]);
 });
 afterAll(async () => {
   await Promise.all([board.close(), open.close()]);
+  await rm(folder, { recursive: true });
 });
 
 interface Sent {
@@ -245,7 +252,7 @@ describe('a job that is added through Bull Board', () => {
     const failed = await board.deadLetterQueue.getFailed();
     for (const { data } of failed) {
       expect(data.reason).toMatch(
-        /below the data folder|not a file version|no kind of file|not in the data folder|name is too long|cannot be opened/i,
+        /below the data folder|not a file version|no kind of file|not in the data folder|path is too long|cannot be opened/i,
       );
     }
     expect((await board.store.run('SELECT vehicle_id FROM vehicle_events')).first()).toBeNull();

@@ -127,6 +127,22 @@ describe('what one of the stores has forgotten of dead letters', async () => {
     expect(await own.letters()).toEqual([]);
   });
 
+  it('is given up, too, and stays so', async () => {
+    const own = await openSpace();
+    const [watcher, processor] = [own.startWatcher(), own.startProcessor()];
+    const { name } = await breakFile(own, 'vehicles_events_forgotten.json');
+    await eventually(async () => expect(await own.queue('ingest').getFailedCount()).toBe(0));
+    await Promise.all([watcher.stop(), processor.stop()]);
+    await own.read('TRUNCATE files');
+    await command(own, (runtime) => discardFailed(runtime, all));
+    own.startWatcher();
+    own.startProcessor();
+    await own.put('vehicles_events_other.json', events(1));
+    await own.loaded(['vehicles_events_other.json']);
+    expect(await statesOf(own, name)).toEqual(['discarded']);
+    expect(await own.letters()).toEqual([]);
+  });
+
   it('is looked at in turns, where there are very many', async () => {
     const own = await openSpace();
     const letters = own.queue('dead-letter');
