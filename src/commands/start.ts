@@ -7,6 +7,7 @@ import { connectQueues } from '../queues/redis.ts';
 import { messageOf, type Runtime } from '../runtime.ts';
 import { connectStore } from '../storage/client.ts';
 import { step } from '../terminal.ts';
+import { openDataFolder } from './connect.ts';
 
 /** A role that ends sooner than this after its start has failed to start. */
 const QUICK_DEATH_MS = 10_000;
@@ -16,11 +17,13 @@ const QUICK_DEATHS = 5;
  * Runs the whole pipeline on this machine until asked to stop: the stores that the environment does not point to, then
  * every role as a process of its own.
  *
- * @throws UsageError when a port is taken, a store cannot be reached or started, or a role does not come up
+ * @throws UsageError when the data folder cannot be used, a port is taken, a store cannot be reached or started, or a role
+ * does not come up
  */
 export async function start(runtime: Runtime, options: { generate: boolean }): Promise<void> {
   const { config, shutdown } = runtime;
   try {
+    await openDataFolder(runtime, { mayMake: true });
     const boardPort = await step(
       'The port of the board and the stores of the environment are checked',
       () => checkEnvironment(runtime),
