@@ -23,12 +23,12 @@ const QUICK_DEATHS = 5;
 export async function start(runtime: Runtime, options: { generate: boolean }): Promise<void> {
   const { config, shutdown } = runtime;
   try {
-    await openDataFolder(runtime, { mayMake: true });
     const boardPort = await step(
       'The port of the board and the stores of the environment are checked',
       () => checkEnvironment(runtime),
       (port) => `Port ${port} is free for the board, and the stores of the environment, if any, answer`,
     );
+    await openDataFolder(runtime, { mayMake: true });
     const { died } = await startLocalServices(config, shutdown);
 
     const env = { BOARD_PORT: String(boardPort) };
