@@ -4,7 +4,7 @@ import { setTimeout as sleep } from 'node:timers/promises';
 import type { Client } from 'cassandra-driver';
 import { percentile, type Contender, type Measurement } from '../measurement.ts';
 import { createProvider, prepare, textOf, type ProviderFile } from '../provider.ts';
-import { openSpace, until, type Space } from '../space.ts';
+import { openSpace, type Space } from '../space.ts';
 import { startSpark } from '../spark/peer.ts';
 import type { Stores } from '../stores.ts';
 import { openBacklog, providerOf } from './drain.ts';
@@ -125,7 +125,7 @@ async function duringBacklog(stores: Stores, round: number, pairs: number) {
     await opened.space.ingest.resume();
     const left = () => opened.space.unfinished();
     const result = await deliver(opened.space, round, renamedIn, async () => (await left()) > pairs / 20);
-    await until('all files are done', opened.isDrained);
+    await opened.drained();
     return result;
   } finally {
     await opened.space.close();

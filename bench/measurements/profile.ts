@@ -1,7 +1,6 @@
 import { readdir, readFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import type { Figures, Measurement } from '../measurement.ts';
-import { until } from '../space.ts';
 import type { Stores } from '../stores.ts';
 import { openBacklog, providerOf } from './drain.ts';
 
@@ -45,13 +44,13 @@ async function profileOf(folder: string, records: number): Promise<Figures> {
 /** One processor drains a backlog under Node's own sampling profiler. */
 async function profileDrain(stores: Stores, round: number, pairs: number) {
   const provider = providerOf(round);
-  const { space, files, replicas, isDrained } = await openBacklog(stores, { provider, pairs, processors: 1 }, [
+  const { space, files, replicas, drained } = await openBacklog(stores, { provider, pairs, processors: 1 }, [
     '--cpu-prof',
     '--cpu-prof-dir=profile',
   ]);
   try {
     await space.ingest.resume();
-    await until('all files are done', isDrained);
+    await drained();
     await Promise.all(replicas.map((replica) => replica.stop()));
     return { figures: await profileOf(join(space.folder, 'profile'), files.length * provider.records) };
   } finally {

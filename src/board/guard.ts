@@ -42,11 +42,14 @@ function requirePassword(credentials: string): RequestHandler {
       response.set('WWW-Authenticate', 'Basic realm="vehicle-data-pipeline", charset="UTF-8"');
       say(response, 401, 'The board needs its user name and password.');
     };
+    if (authorization === undefined) {
+      ask();
+      return;
+    }
     // By then what came in one piece with it is counted, too.
     await breathe();
     const wrongSoFar = (await countWrong.getKey(keyGenerator(request)))?.totalHits ?? 0;
-    if (authorization === undefined) ask();
-    else if (timingSafeEqual(digest(authorization), wanted) && wrongSoFar < limit) next();
+    if (timingSafeEqual(digest(authorization), wanted) && wrongSoFar < limit) next();
     else await countWrong(request, response, ask);
   };
 }

@@ -462,7 +462,7 @@ describe('a processor without the data folder', async () => {
   it('whose mount is missing makes dead letters that mend themselves', async () => {
     await mkdir(mount('empty'));
     const processor = space.startProcessor({ DATA_DIR: mount('empty') });
-    const later = names.map((name) => `again_${name}`.replace(/^again_(vehicles_events_)/, '$1again_'));
+    const later = names.map((_, n) => `vehicles_events_again_${n}.json`);
     for (const name of later) await space.put(name, events(1, { vehicle_id: name }));
     await eventually(async () => expect((await space.letters()).length).toBe(later.length));
     await processor.stop();
