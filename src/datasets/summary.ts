@@ -5,8 +5,6 @@ export interface SummarizedEvent {
   readonly time: Moment;
   readonly id: string;
   readonly type: string;
-  readonly source: string;
-  readonly value: string;
 }
 
 /**
@@ -17,23 +15,21 @@ const MAX_TYPES = 1_000;
 const OTHER_TYPES = '(other)';
 
 /** The events of a vehicle in an hour or a day, folded; the counts of the types add up to `count`. */
-export interface Summary {
+export interface Summary<Event extends SummarizedEvent = SummarizedEvent> {
   readonly count: number;
   readonly first: Moment;
-  readonly last: SummarizedEvent;
+  readonly last: Event;
   readonly typeCounts: ReadonlyMap<string, number>;
 }
 
-export type SummaryFold = ReturnType<typeof createSummaryFold>;
-
 /** Folds events and summaries of disjoint events into one summary, in any order; of nothing it is undefined. */
-export function createSummaryFold() {
+export function createSummaryFold<Event extends SummarizedEvent>() {
   const typeCounts = new Map<string, number>();
   let count = 0;
   let first: Moment | undefined;
-  let last: SummarizedEvent | undefined;
+  let last: Event | undefined;
 
-  function add(types: Iterable<readonly [string, number]>, earliest: Moment, latest: SummarizedEvent): void {
+  function add(types: Iterable<readonly [string, number]>, earliest: Moment, latest: Event): void {
     for (const [type, events] of types) {
       count += events;
       typeCounts.set(type, (typeCounts.get(type) ?? 0) + events);
@@ -56,9 +52,9 @@ export function createSummaryFold() {
   }
 
   return {
-    addEvent: (event: SummarizedEvent) => add([[event.type, 1]], event.time, event),
-    addSummary: (summary: Summary) => add(summary.typeCounts, summary.first, summary.last),
-    result: (): Summary | undefined => {
+    addEvent: (event: Event) => add([[event.type, 1]], event.time, event),
+    addSummary: (summary: Summary<Event>) => add(summary.typeCounts, summary.first, summary.last),
+    result: (): Summary<Event> | undefined => {
       joinOtherTypes();
       return first && last && { count, first, last, typeCounts };
     },

@@ -95,7 +95,7 @@ async function aggregate(job: RunJob, token: string, needs: ProcessorNeeds): Pro
 
   const claimed = await claimWindow(store, config.SETTLE_SECONDS * 1000);
   const { epoch } = claimed;
-  const isExpired = claimed.after < claimed.startedAt - CHANGE_LOG_DAYS * DAY_MS;
+  const isExpired = claimed.after < claimed.startedAt - (CHANGE_LOG_DAYS - 1) * DAY_MS;
   const kind = parsed.data.rebuild || isExpired ? 'rebuild' : 'incremental';
   const window: ClaimedWindow = { ...claimed, kind, epoch: String(epoch) };
   const work = kind === 'rebuild' ? undefined : await smallWork(needs, window);

@@ -13,7 +13,7 @@ const BUCKET_MS = 600_000;
 export const SHARDS = 8;
 /** Keys of one entry; an entry stays some tens of kilobytes. */
 const KEYS_PER_ENTRY = 500;
-/** Loads that are announced in one round trip, and entries whose loads are looked up in the ledger together. */
+/** Loads that are announced in one round trip, and entries that are in memory and whose loads are looked up together. */
 const AT_ONCE = 64;
 /** Hours of open loads that are gathered before they are appended again. */
 const OPEN_HOURS_IN_MEMORY = 10_000;
@@ -124,7 +124,8 @@ async function unended(
   entries: readonly Entry[],
   until: number,
 ): Promise<Map<string, number>> {
-  const loads = new Map(entries.flatMap((entry) => [...entry.loads]));
+  const announced = entries.flatMap((entry) => [...entry.loads]);
+  const loads = new Map(announced.sort(([, earlier], [, later]) => earlier - later));
   const names = new Set([...loads.keys()].map((load) => fileOf(load).name));
   for (const { name, version, finishedAt } of await readVersions(store, ...names)) {
     const load = `${version} ${name}`;
@@ -145,34 +146,45 @@ async function unended(
  */
 export async function* readChanges(reader: LogReader, shard: number, after: number, until: number) {
   const { store } = reader;
-  const openLoads = new Map<string, number>();
-  const openHours = new Map<string, TouchedHour>();
+  // By the loads that they wait for, so that none is taken up again for the sake of a load that never touched it.
+  const open = new Map<string, { readonly loads: Map<string, number>; readonly hours: Map<string, TouchedHour> }>();
+  let openHours = 0;
 
   async function* keysOf(page: readonly Entry[]): AsyncGenerator<TouchedHour> {
     // Before anything is recomputed: a load that has ended by now has written all of its rows.
-    const open = await unended(reader, page, until);
-    for (const { hours, loads } of page) {
-      const isOpen = [...loads.keys()].some((load) => open.has(load));
-      for (const [hour, vehicles] of hours)
+    const openLoads = await unended(reader, page, until);
+    for (const entry of page) {
+      const loads = new Map(
+        [...entry.loads.keys()].flatMap((load) => {
+          const since = openLoads.get(load);
+          return since === undefined ? [] : [[load, since]];
+        }),
+      );
+      const id = JSON.stringify([...loads].sort());
+      const waiting = open.get(id) ?? { loads, hours: new Map<string, TouchedHour>() };
+      const before = waiting.hours.size;
+      for (const [hour, vehicles] of entry.hours)
         for (const vehicleId of vehicles) {
-          if (isOpen) openHours.set(`${hour} ${vehicleId}`, { vehicleId, hour });
+          if (loads.size > 0) waiting.hours.set(`${hour} ${vehicleId}`, { vehicleId, hour });
           yield { vehicleId, hour };
         }
+      if (loads.size > 0) open.set(id, waiting);
+      openHours += waiting.hours.size - before;
     }
-    for (const [load, since] of open) openLoads.set(load, since);
-    if (openHours.size >= OPEN_HOURS_IN_MEMORY) await appendOpen();
+    if (openHours >= OPEN_HOURS_IN_MEMORY) await appendOpen();
   }
   async function appendOpen(): Promise<void> {
-    const hours = [...openHours.values()];
-    openHours.clear();
-    if (hours.length > 0) await append(store, entriesOf(hours, openLoads));
+    const entries = [...open.values()].flatMap(({ loads, hours }) => entriesOf(hours.values(), loads));
+    open.clear();
+    openHours = 0;
+    if (entries.length > 0) await append(store, entries);
   }
 
   const window = 'bucket = ? AND shard = ? AND at > maxTimeuuid(?) AND at <= maxTimeuuid(?)';
   const page: Entry[] = [];
   for (let bucket = bucketOf(after); bucket <= until; bucket += BUCKET_MS) {
-    const rows = store.rows(`SELECT hours, loads FROM change_log WHERE ${window}`, [bucket, shard, after, until]);
-    for await (const row of rows) {
+    const query = `SELECT hours, loads FROM change_log WHERE ${window}`;
+    for await (const row of store.rows(query, [bucket, shard, after, until], AT_ONCE)) {
       const hours = new Map([...row['hours']].map(([hour, vehicles]) => [Number(hour), vehicles]));
       const loads = new Map([...(row['loads'] ?? [])].map(([load, since]) => [load, Number(since)]));
       if (page.push({ shard, hours, loads }) === AT_ONCE) yield* keysOf(page.splice(0));
@@ -190,7 +202,7 @@ export async function pendingHours(store: Store, vehicleId: string, after: numbe
   // Older entries have expired.
   const first = Math.max(after, store.now() - CHANGE_LOG_DAYS * DAY_MS);
   for (let bucket = bucketOf(first); bucket <= last; bucket += BUCKET_MS)
-    for await (const row of store.rows(query, [bucket, shardOf(vehicleId), after]))
+    for await (const row of store.rows(query, [bucket, shardOf(vehicleId), after], AT_ONCE))
       for (const [hour, vehicles] of row['hours'] as Map<Date, Set<string>>)
         if (vehicles.has(vehicleId)) pending.add(hour.getTime());
   return pending;

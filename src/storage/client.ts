@@ -9,6 +9,9 @@ import { createClient } from './driver.ts';
 /** Requests of one process under way at once. A connection refuses more than 2,048; far fewer keep Cassandra busy. */
 const MAX_IN_FLIGHT = 256;
 
+/** Rows that are in memory while more of them are read. */
+const ROWS_IN_PAGE = 1_000;
+
 /** How often each process measures Cassandra's clock. */
 export const MEASURE_EVERY_MS = 60_000;
 /** An answer within this time tells Cassandra's clock well enough. */
@@ -50,7 +53,7 @@ function clientOptions(config: Config, keyspace: string): ClientOptions {
     localDataCenter: config.CASSANDRA_LOCAL_DATACENTER,
     ...(keyspace && { keyspace }),
     protocolOptions: { port: config.CASSANDRA_PORT },
-    queryOptions: { consistency, serialConsistency, prepare: true, isIdempotent: true, fetchSize: 1_000 },
+    queryOptions: { consistency, serialConsistency, prepare: true, isIdempotent: true, fetchSize: ROWS_IN_PAGE },
     policies: clientPolicies,
     socketOptions: { connectTimeout: 5_000, readTimeout: 12_000 },
     pooling: { heartBeatInterval: 5_000 },
@@ -154,8 +157,12 @@ export async function connectStore(config: Config, log: Logger, keyspace = confi
       await run(`${batchQuery(row, 1)} IF NOT EXISTS`, valuesOf(row), { isIdempotent: false });
     },
     /** Reads all pages of a query, one page in memory. */
-    rows: async function* (query: string, parameters: readonly unknown[] = []): AsyncIterable<types.Row> {
-      yield* await run(query, parameters);
+    rows: async function* (
+      query: string,
+      parameters: readonly unknown[] = [],
+      rowsInPage = ROWS_IN_PAGE,
+    ): AsyncIterable<types.Row> {
+      yield* await run(query, parameters, { fetchSize: rowsInPage });
     },
     /** ms since the epoch by Cassandra's clock, so that a wrong or stepped clock of this machine does no harm. */
     now,

@@ -1,6 +1,6 @@
 import { isDeepStrictEqual } from 'node:util';
 import type { types } from 'cassandra-driver';
-import { createSummaryFold, type SummarizedEvent, type Summary, type SummaryFold } from '../datasets/summary.ts';
+import { createSummaryFold, type SummarizedEvent, type Summary } from '../datasets/summary.ts';
 import { DAY_MS, hourOf, HOUR_MS, type Moment } from '../datasets/time.ts';
 import type { Store } from './client.ts';
 import { tokensOf } from './token-ring.ts';
@@ -14,25 +14,24 @@ export interface StoredDay {
   readonly day: string;
 }
 
+/** The last event of a summary, with what else is told of it. */
+type LastEvent = SummarizedEvent & { readonly source: string; readonly value: string };
+type StoredSummary = Summary<LastEvent>;
+
 function momentOf(row: types.Row, column: string): Moment {
   return { ms: Number(row[column]), nanos: row[`${column}_nanos`] };
 }
 
-function eventOf(row: types.Row, prefix: '' | 'last_'): SummarizedEvent {
-  const { [`${prefix}event_id`]: id, [`${prefix}event_type`]: type } = row;
-  const { [`${prefix}event_source`]: source, [`${prefix}event_value`]: value } = row;
-  // A row that somebody wrote by hand may lack its type, which is no reason to stop.
-  return { time: momentOf(row, `${prefix}event_time`), id, type: type ?? '', source, value };
-}
-
-function summaryOf(row: types.Row): Summary {
+function summaryOf(row: types.Row): StoredSummary {
   const counts: Map<string, bigint> = row['event_type_counts'];
   const typeCounts = new Map([...counts].map(([type, count]) => [type, Number(count)]));
   const first = momentOf(row, 'first_event_time');
-  return { count: Number(row['event_count']), first, last: eventOf(row, 'last_'), typeCounts };
+  const { last_event_id: id, last_event_type: type, last_event_source: source, last_event_value: value } = row;
+  const last = { time: momentOf(row, 'last_event_time'), id, type, source, value };
+  return { count: Number(row['event_count']), first, last, typeCounts };
 }
 
-function columnsOf({ count, first, last, typeCounts }: Summary) {
+function columnsOf({ count, first, last, typeCounts }: StoredSummary) {
   return {
     event_count: BigInt(count),
     first_event_time: new Date(first.ms),
@@ -54,34 +53,44 @@ async function readHours(store: Store, { vehicleId, day }: StoredDay): Promise<t
   return (await store.run('SELECT * FROM hourly_summary WHERE vehicle_id = ? AND day = ?', [vehicleId, day])).rows;
 }
 
-const SELECT_EVENTS =
-  'SELECT event_time, event_time_nanos, event_id, event_type, event_source, event_value FROM vehicle_events ' +
-  'WHERE vehicle_id = ? AND day = ? AND event_time >= ? AND event_time < ?';
+const OF_DAY = 'FROM vehicle_events WHERE vehicle_id = ? AND day = ?';
+const SELECT_EVENTS = `SELECT event_time, event_time_nanos, event_id, event_type ${OF_DAY} AND event_time >= ? AND event_time < ?`;
+const SELECT_REST = `SELECT event_source, event_value ${OF_DAY} AND event_time = ? AND event_id = ?`;
 
 type Hours = ReadonlySet<number> | 'all';
 
-/** Folds hours of one vehicle's day from the raw rows, by their starts in ms since the epoch; an empty fold is of no events. */
-async function foldHours(store: Store, stored: StoredDay, hours: Hours, known: readonly types.Row[]) {
+/** Summarizes hours of one vehicle's day from the raw rows, by their starts in ms since the epoch; one without events is undefined. */
+async function summarizeHours(store: Store, stored: StoredDay, hours: Hours, known: readonly types.Row[]) {
   const start = Date.parse(stored.day);
   const wanted = hours === 'all' ? known.map((row) => start + row['hour'] * HOUR_MS) : hours;
   const folds = new Map([...wanted].map((hour) => [hour, createSummaryFold()]));
   async function foldEvents(from: number, until: number): Promise<void> {
     for await (const row of store.rows(SELECT_EVENTS, [stored.vehicleId, stored.day, from, until])) {
-      const event = eventOf(row, '');
-      const hour = hourOf(event.time.ms);
+      const time = momentOf(row, 'event_time');
+      const hour = hourOf(time.ms);
       const fold = folds.get(hour) ?? createSummaryFold();
       folds.set(hour, fold);
-      fold.addEvent(event);
+      // A row that somebody wrote by hand may lack its type, which is no reason to stop.
+      fold.addEvent({ time, id: row['event_id'], type: row['event_type'] ?? '' });
     }
+  }
+  /** A value may be as long as a record, so that of all events only the last one's is read. */
+  async function whole(summary: Summary | undefined): Promise<StoredSummary | undefined> {
+    if (summary === undefined) return undefined;
+    const { time, id } = summary.last;
+    const [rest] = (await store.run(SELECT_REST, [stored.vehicleId, stored.day, time.ms, id])).rows;
+    const last = { ...summary.last, source: rest?.['event_source'] ?? null, value: rest?.['event_value'] ?? null };
+    return { ...summary, last };
   }
   if (hours === 'all') await foldEvents(start, start + DAY_MS);
   else await Promise.all([...hours].map((hour) => foldEvents(hour, hour + HOUR_MS)));
-  return folds;
+  const summaries = [...folds].map(async ([hour, fold]) => [hour, await whole(fold.result())] as const);
+  return new Map(await Promise.all(summaries));
 }
 
 /** Folds a day from its stored hours; a row that is not whole, because somebody wrote it by hand, is no summary. */
-function foldDay(hours: readonly types.Row[]): SummaryFold {
-  const whole = createSummaryFold();
+function foldDay(hours: readonly types.Row[]) {
+  const whole = createSummaryFold<LastEvent>();
   for (const row of hours) if (row['event_type_counts'] !== null) whole.addSummary(summaryOf(row));
   return whole;
 }
@@ -96,19 +105,20 @@ function foldDay(hours: readonly types.Row[]): SummaryFold {
 export async function recomputeDay(store: Store, stored: StoredDay, hours: Hours, epoch: bigint) {
   const key = { vehicle_id: stored.vehicleId, day: stored.day };
   /** Writes or removes a row at the epoch: a run that was overtaken can never overwrite the result of a newer one. */
-  function put(table: string, columns: object, fold: SummaryFold): Promise<unknown> {
-    const summary = fold.result();
+  function put(table: string, columns: object, summary: StoredSummary | undefined): Promise<unknown> {
     if (summary) return store.insert({ table, values: { ...columns, ...columnsOf(summary) }, timestamp: epoch });
     const where = Object.keys(columns).map((column) => `${column} = ?`);
     const query = `DELETE FROM ${table} USING TIMESTAMP ? WHERE ${where.join(' AND ')}`;
     return store.run(query, [epoch, ...Object.values(columns)]);
   }
-  const folds = await foldHours(store, stored, hours, hours === 'all' ? await readHours(store, stored) : []);
-  const puts = [...folds].map(([from, fold]) => put('hourly_summary', { ...key, hour: hourOfDay(stored, from) }, fold));
-  await Promise.all(puts);
-  const whole = foldDay(await readHours(store, stored));
+  const known = hours === 'all' ? await readHours(store, stored) : [];
+  const summaries = await summarizeHours(store, stored, hours, known);
+  const putHour = (from: number, summary: StoredSummary | undefined) =>
+    put('hourly_summary', { ...key, hour: hourOfDay(stored, from) }, summary);
+  await Promise.all([...summaries].map(([from, summary]) => putHour(from, summary)));
+  const whole = foldDay(await readHours(store, stored)).result();
   await Promise.all([put('daily_summary', key, whole), put('daily_summary_by_day', key, whole)]);
-  return folds.size;
+  return summaries.size;
 }
 
 /** Something of a day that is not as it should be; `hour`, a start in ms since the epoch, where it is about one. */
@@ -125,19 +135,19 @@ export async function wrongSummaries(store: Store, stored: StoredDay, hours: Hou
     return { what: table, row: (await store.run(query, [stored.vehicleId, stored.day])).rows[0] };
   });
   const dayRows = await Promise.all(days);
-  const folds = await foldHours(store, stored, hours, known);
-  const isRight = (row: types.Row | undefined, fold: SummaryFold) => {
-    const summary = fold.result();
+  const summaries = await summarizeHours(store, stored, hours, known);
+  const isRight = (row: types.Row | undefined, summary: StoredSummary | undefined) => {
     if (summary === undefined || row === undefined) return summary === row;
     return Object.entries(columnsOf(summary)).every(([column, value]) => isDeepStrictEqual(row[column], value));
   };
   const hourRows = new Map(known.map((row) => [Date.parse(stored.day) + row['hour'] * HOUR_MS, row]));
-  const wrong = [...folds]
-    .filter(([hour, fold]) => !isRight(hourRows.get(hour), fold))
+  const wrong = [...summaries]
+    .filter(([hour, summary]) => !isRight(hourRows.get(hour), summary))
     .map(([hour]) => ({ what: `hourly_summary of hour ${hourOfDay(stored, hour)}`, hour }));
 
-  const whole = foldDay([...hourRows].filter(([hour]) => !folds.has(hour)).map(([, row]) => row));
-  for (const summary of [...folds.values()].map((fold) => fold.result())) if (summary) whole.addSummary(summary);
+  const day = foldDay([...hourRows].filter(([hour]) => !summaries.has(hour)).map(([, row]) => row));
+  for (const summary of summaries.values()) if (summary) day.addSummary(summary);
+  const whole = day.result();
   return [...wrong, ...dayRows.filter(({ row }) => !isRight(row, whole)).map(({ what }) => ({ what }))];
 }
 

@@ -346,9 +346,68 @@ it('hours of a large load that has not ended are appended again in parts, and no
   };
   expect(await read(after, until)).toBe(touched.length);
   expect(early).toBeGreaterThan(0);
+  await sleep(20);
   const next = await claimWindow(store, 0);
-  expect(await read(until, next.until + 3_600_000)).toBe(touched.length);
+  expect(await read(until, next.until)).toBe(touched.length);
   await runtime.stop();
+});
+
+it('hours of loads that have ended are not appended again for the sake of one that has not', async () => {
+  const own = await openSpace({ AGGREGATION_EVERY_SECONDS: 3_600 });
+  const runtime = own.runtime();
+  const { store } = await openAll(runtime);
+  const announced = createChangeLog(store, 1_000_000);
+  const hoursOf = (run: number) =>
+    Array.from({ length: 100 }, (_, n) => ({ vehicleId: 'one', hour: (run * 1_000 + n) * 3_600_000 }));
+  const dies = announced({ name: 'vehicles_events_large.json', version: '1-1' }, hoursOf(0), () =>
+    Promise.reject(new Error('put back')),
+  );
+  await expect(dies).rejects.toThrow('put back');
+  const taken: number[] = [];
+  for (let run = 1; run <= 5; run += 1) {
+    // A load that is under way just then, and ends right after.
+    const file = { name: `vehicles_events_${run}.json`, version: '1-1' };
+    await announced(file, hoursOf(run), () => Promise.resolve());
+    await sleep(20);
+    const window = await claimWindow(store, 0);
+    const keys = new Set<number>();
+    for (let shard = 0; shard < SHARDS; shard += 1) {
+      const reader = { store, hasJob: () => Promise.resolve(true) };
+      for await (const { hour } of readChanges(reader, shard, window.after, window.until)) keys.add(hour);
+    }
+    await moveWatermark(store, window, 30_000);
+    taken.push(keys.size);
+    await store.insert({ table: 'files', values: { ...file, state: 'loaded', finished_at: new Date(store.now()) } });
+    await sleep(20);
+  }
+  // Each takes what is open, what has come, and what was open the last time.
+  expect(taken).toEqual([200, 300, 300, 300, 300]);
+  await runtime.stop();
+});
+
+it('many large values of one hour do not stop the summaries, nor fill the memory', { timeout: 120_000 }, async () => {
+  const own = await openSpace();
+  await own.queue('aggregation').pause();
+  const watcher = own.startWatcher();
+  const loader = own.startRole('process');
+  const valueOf = (n: number) => `${n}`.padEnd(900_000, 'x');
+  const names = Array.from({ length: 6 }, (_, part) => `vehicles_events_${part}.jsonl`);
+  for (const [part, name] of names.entries()) {
+    const records = Array.from({ length: 50 }, (_, n) =>
+      event({ vehicle_id: 'camera', event_value: valueOf(50 * part + n) }),
+    );
+    await own.put(name, records.map((record) => JSON.stringify(record)).join('\n'));
+  }
+  await own.loaded(names, { withinMs: 60_000 });
+  await loader.stop();
+  const aggregating = own.startRole('process');
+  await own.queue('aggregation').resume();
+  await own.aggregated();
+  expect(await own.read('SELECT event_count FROM daily_summary')).toEqual([{ event_count: 300 }]);
+  const status = await readFile(`/proc/${aggregating.pid}/status`, 'utf8');
+  const peak = Number(/^VmHWM:\s+(\d+) kB$/m.exec(status)?.[1]) / 1024;
+  expect(peak).toBeLessThan(250);
+  await Promise.all([watcher.stop(), aggregating.stop()]);
 });
 
 describe('many aggregations at once', async () => {

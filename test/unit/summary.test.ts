@@ -2,11 +2,11 @@ import { describe, expect, it } from 'vitest';
 import { createSummaryFold, type SummarizedEvent, type Summary } from '../../src/datasets/summary.ts';
 
 const events: SummarizedEvent[] = [
-  { time: { ms: 5, nanos: 200 }, id: 'b', type: 'speed', source: 'gps', value: '1' },
-  { time: { ms: 5, nanos: 201 }, id: 'a', type: 'brake', source: 'body', value: '2' },
-  { time: { ms: 5, nanos: 201 }, id: 'c', type: 'charge', source: 'battery', value: '3' },
-  { time: { ms: -7, nanos: 999_999 }, id: 'd', type: 'speed', source: 'gps', value: '4' },
-  { time: { ms: 4, nanos: 999_999 }, id: 'z', type: 'zzz', source: 'zzz', value: '5' },
+  { time: { ms: 5, nanos: 200 }, id: 'b', type: 'speed' },
+  { time: { ms: 5, nanos: 201 }, id: 'a', type: 'brake' },
+  { time: { ms: 5, nanos: 201 }, id: 'c', type: 'charge' },
+  { time: { ms: -7, nanos: 999_999 }, id: 'd', type: 'speed' },
+  { time: { ms: 4, nanos: 999_999 }, id: 'z', type: 'zzz' },
 ];
 
 function* permutationsOf<T>(values: readonly T[]): Generator<T[]> {
