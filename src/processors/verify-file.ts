@@ -169,13 +169,20 @@ export function createFileCheck(
     };
   }
 
-  /** @param origin the version that the rows name: of a copy, the one that was loaded */
-  async function checkContent(file: IngestJob, path: string, origin: KnownVersion): Promise<void> {
+  /**
+   * What the provider replaces or writes meanwhile is left to the next verification.
+   *
+   * @param there what the ledger was asked about lies at the path
+   * @param origin the version that the rows name: of a copy, the one that was loaded
+   */
+  async function checkContent(file: IngestJob, there: IngestJob, path: string, origin: KnownVersion): Promise<void> {
     const kind = datasetOf(file.name);
     if (kind === undefined) return;
     const lineage = { name: origin.name, version: origin.version };
     const opened = await openDataFile(DATA_DIR, path, config.MAX_FILE_BYTES);
+    const isStill = () => isSameVersion(opened);
     try {
+      if (versionOf({ size: opened.size, mtimeNs: String(opened.mtimeNs) }) !== versionOf(there)) return;
       const reading = readRecords(opened, {
         ...kind,
         context: { lineage, writtenAt: mtimeMs({ mtimeNs: mtimeNsOf(origin.version) }), sourceTimeZone },
@@ -187,13 +194,14 @@ export function createFileCheck(
       let [taken, rejected] = [0, 0];
       let next = await reading.next();
       for (; next.done !== true; next = await reading.next()) {
+        if (!isStill()) return;
         await checkChunk(next.value, lineage);
         await checkStrays(next.value.rejected);
         taken += next.value.taken.length;
         rejected += next.value.rejected.length;
       }
+      if (!isStill()) return;
       await checkStrays([], Infinity);
-      if (!isSameVersion(opened)) return;
       report.files += 1;
       report.records += taken + rejected;
       const isOrigin = origin.version === versionOf(file);
@@ -233,7 +241,7 @@ export function createFileCheck(
     else if (own.state === 'discarded') report.discarded += 1;
     else {
       const origin = own.state === 'loaded' ? own : (originOf(own, known) ?? own);
-      await checkContent(file, path, origin).catch(async (error: unknown) => {
+      await checkContent(file, there, path, origin).catch(async (error: unknown) => {
         if (error instanceof FileGone) return;
         if (!(error instanceof FileProblem)) throw error;
         const problem = `cannot be read any more: ${error.message}`;

@@ -357,6 +357,30 @@ it('a ledger row that is taken out while its file is compared stays out, for the
   await runtime.stop();
 });
 
+it('a file that the provider replaces while it is compared is not taken for the one that was loaded', async () => {
+  const space = await openSpace();
+  const name = 'vehicles_events_current.json';
+  await space.put(name, events(5, { vehicle_id: 'old' }));
+  await settle(space, [name]);
+  const runtime = space.runtime();
+  const opened = await openAll(runtime);
+  let isReplaced = false;
+  const store = {
+    ...opened.store,
+    rows: async function* (...asked: Parameters<typeof opened.store.rows>) {
+      yield* opened.store.rows(...asked);
+      if (!asked[0].includes('FROM files WHERE name IN') || isReplaced) return;
+      isReplaced = true;
+      await space.put(name, events(5, { vehicle_id: 'new' }));
+    },
+  };
+  const options = { files: () => allFiles(space.config.DATA_DIR), share: 1, repair: true, goesOn: () => true };
+  expect(await verify({ ...opened, store }, options)).toMatchObject({ files: 0, differences: 0 });
+  expect(isReplaced).toBe(true);
+  expect(await space.read('SELECT DISTINCT vehicle_id, day FROM vehicle_events')).toHaveLength(1);
+  await runtime.stop();
+});
+
 describe('an archive on a file system of its own', async () => {
   const space = await openSpace({ AFTER_LOAD: 'archive' });
   const names = ['vehicles_events_1.json', 'below/vehicles_events_2.json'];
