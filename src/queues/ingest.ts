@@ -51,13 +51,16 @@ export function jobOfVersion({ name, version }: { readonly name: string; readonl
 export const mtimeMs = ({ mtimeNs }: Pick<IngestJob, 'mtimeNs'>) =>
   Math.max(-MAX_DATE_MS, Math.min(Number(BigInt(mtimeNs) / 1_000_000n), MAX_DATE_MS));
 
+/** The clock of a network file system may be ahead by so much. */
+const CLOCKS_DIFFER_MS = 5_000;
+
 /**
  * Whether a file changed less than so many ms ago, by the clock of this machine or by that of Cassandra, in ms since the
- * epoch: either may be wrong, and a file that may still be written is not to be judged. A time in the future says nothing.
+ * epoch: either may be wrong, and a file that may still be written is not to be judged. A time further ahead than clocks differ says nothing.
  */
 export function isYoungerThan(ms: number, file: IngestJob, storeNow: number): boolean {
   const ages = [Date.now(), storeNow].map((now) => now - mtimeMs(file));
-  return ages.some((age) => age >= 0 && age < ms);
+  return ages.some((age) => age > -CLOCKS_DIFFER_MS && age < ms);
 }
 
 /** The same version always has the same id, so it is never queued twice. */
