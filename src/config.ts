@@ -1,4 +1,5 @@
 import { readFileSync } from 'node:fs';
+import { BlockList, isIPv6 } from 'node:net';
 import { resolve } from 'node:path';
 import { CronExpressionParser } from 'cron-parser';
 import { z } from 'zod';
@@ -36,6 +37,13 @@ const redisUrl = textFor(
   parseRedisUrl,
   'not redis[s]://[user:password@]host[:port], nor its +sentinel or +cluster form (see .env.example); in a password, write / ? # % as %2F %3F %23 %25',
 );
+
+const proxies = textFor((list) => {
+  for (const item of list.split(/\s*,\s*/).filter((one) => !['loopback', 'linklocal', 'uniquelocal'].includes(one))) {
+    const [address = '', bits = '0'] = item.split('/');
+    new BlockList().addSubnet(address, Number(bits), isIPv6(address) ? 'ipv6' : 'ipv4');
+  }
+}, 'not addresses, networks such as 10.0.0.0/8, loopback, linklocal or uniquelocal, separated by commas');
 
 /** Every variable that the pipeline reads. An empty value counts as not set. */
 const environmentSchema = z.object({
@@ -82,6 +90,7 @@ const environmentSchema = z.object({
   BOARD_PORT: port.default(3000),
   BOARD_USERNAME: z.string().default('admin'),
   BOARD_PASSWORD: z.string().min(12, 'at least 12 characters').optional(),
+  BOARD_PROXIES: proxies.default('loopback'),
   LOCAL_DIR: z.string().default('./.local'),
   LOCAL_REDIS_PORT: port.default(6379),
   LOCAL_CASSANDRA_PORT: port.default(9042),
@@ -115,4 +124,10 @@ export function parseConfig(environment: Record<string, string | undefined>): Co
       'QUEUE_PREFIX needs a part in braces, as in {vehicle-data}: it keeps all keys on one cluster node.',
     );
   return { ...config, DATA_DIR: resolve(config.DATA_DIR), LOCAL_DIR: resolve(config.LOCAL_DIR) };
+}
+
+/** @throws UsageError when other machines could reach the board without a password */
+export function requireBoardPassword({ BOARD_HOST, BOARD_PASSWORD }: Config): void {
+  if (BOARD_PASSWORD === undefined && !/^(localhost|::1|127(\.\d+){3})$/.test(BOARD_HOST))
+    throw new UsageError('Everybody could open the board: set BOARD_PASSWORD, or leave BOARD_HOST at 127.0.0.1.');
 }

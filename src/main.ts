@@ -13,6 +13,8 @@ const BAD_USAGE = 2;
 /** How long a command that was asked to stop may take to do so, before its connections are closed. */
 const GRACE_MS = 1_500;
 const HEARTBEAT_MS = 10_000;
+/** npm passes on the Ctrl-C that the terminal has sent us, too; a person presses it again later than this. */
+const SAME_SIGNAL_MS = 500;
 
 /** The configuration, with the local stores that run on this machine where the environment points to no others. */
 async function readConfig(command: string): Promise<Config> {
@@ -63,15 +65,17 @@ function running<Given extends unknown[]>(
     const config = await readConfig(name).catch((error: unknown) => process.exit(exitCodeOf(error)));
     const log = createLog(config, name);
     const shutdown = createShutdown(log);
+    let firstSignalAt = Infinity;
     const onSignal = () => {
-      if (shutdown.signal.aborted) process.exit(FAILED);
+      if (performance.now() - firstSignalAt > SAME_SIGNAL_MS) process.exit(FAILED);
+      firstSignalAt = Math.min(firstSignalAt, performance.now());
       shutdown.request();
     };
-    process.on('SIGINT', onSignal).on('SIGTERM', onSignal);
+    process.on('SIGINT', onSignal).on('SIGTERM', onSignal).on('SIGHUP', onSignal);
     if (config.HEARTBEAT_FILE !== undefined) keepAlive(config.HEARTBEAT_FILE, log);
     process.stdout.on('error', (error) => {
-      // Who reads no further, as `head`, wants no more.
-      if (codeOf(error) === 'EPIPE') shutdown.request();
+      // Who reads no further, as `head` or a terminal that was closed, wants no more.
+      if (['EPIPE', 'EIO'].includes(codeOf(error))) shutdown.request();
       else process.exit(exitCodeOf(error));
     });
     // `pipeline start` keeps a channel to its roles: when it is gone, so are they.

@@ -2,7 +2,7 @@ import { once } from 'node:events';
 import { createServer, STATUS_CODES } from 'node:http';
 import express, { type ErrorRequestHandler, type Express } from 'express';
 import helmet from 'helmet';
-import { UsageError, type Config } from '../config.ts';
+import { requireBoardPassword, UsageError, type Config } from '../config.ts';
 import { createBullBoardRouter } from './bull-board.ts';
 import { createGuard, say } from './guard.ts';
 import { createMetrics } from './metrics.ts';
@@ -15,16 +15,15 @@ const TIME_LIMITS = { headersTimeout: 5_000, requestTimeout: 10_000, connections
 /** The board as an Express app. @throws UsageError when other machines could reach it without a password */
 export function createBoard(needs: SnapshotNeeds & { readonly config: Config }): Express {
   const { config, queues, store, log } = needs;
-  if (config.BOARD_PASSWORD === undefined && !/^(localhost|::1|127(\.\d+){3})$/.test(config.BOARD_HOST))
-    throw new UsageError('Everybody could open the board: set BOARD_PASSWORD, or leave BOARD_HOST at 127.0.0.1.');
+  requireBoardPassword(config);
   const readSnapshot = createSnapshotReader(needs);
   const readMetrics = createMetrics(needs, readSnapshot);
   const pingRedis = boundedRead(log, () => queues.connection.ping());
   const pingCassandra = boundedRead(log, () => store.run('SELECT now() FROM system.local'));
 
   const app = express();
-  // A proxy on this machine says whose requests it passes on; else whoever guesses there would shut out all others.
-  app.set('trust proxy', 'loopback');
+  // They say whose requests they pass on; else whoever guesses there would shut out all others.
+  app.set('trust proxy', config.BOARD_PROXIES);
   const contentSecurityPolicy = { directives: { frameAncestors: ["'none'"], upgradeInsecureRequests: null } };
   // With no-referrer, some browsers send `Origin: null` for the board's own requests.
   const referrerPolicy = { policy: 'same-origin' } as const;

@@ -1,6 +1,6 @@
 import { setTimeout as sleep } from 'node:timers/promises';
 import { execa } from 'execa';
-import { UsageError } from '../config.ts';
+import { requireBoardPassword, UsageError } from '../config.ts';
 import { freePort } from '../local/ports.ts';
 import { startLocalServices } from '../local/services.ts';
 import { connectQueues } from '../queues/redis.ts';
@@ -63,8 +63,9 @@ Ctrl-C stops everything; the data stays.
   }
 }
 
-/** Finds out before anything is started that the port is taken or a store away. @returns the port of the board */
+/** Finds out before anything is started that the board may not, the port is taken or a store away. @returns the port of the board */
 async function checkEnvironment({ config, log }: Runtime): Promise<number> {
+  requireBoardPassword(config);
   const { BOARD_HOST: host, BOARD_PORT: wanted } = config;
   const port = await freePort(wanted, host).catch((error: unknown) => {
     const reason = messageOf(error);
@@ -74,7 +75,7 @@ async function checkEnvironment({ config, log }: Runtime): Promise<number> {
   });
   if (wanted !== 0 && port !== wanted)
     throw new UsageError(
-      `Port ${wanted} on ${host} is taken: stop what listens there, or set another, as in BOARD_PORT=${port} npm start.`,
+      `Port ${wanted} on ${host} is taken, or not for this user: stop what listens there, or set another, as in BOARD_PORT=${port} npm start.`,
     );
   if (config.REDIS_URL !== undefined) (await connectQueues(config, log)).close();
   if (config.CASSANDRA_CONTACT_POINTS !== undefined) await (await connectStore(config, log, '')).close();

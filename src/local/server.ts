@@ -27,8 +27,8 @@ async function endLeftover(name: string, directory: string): Promise<void> {
 /**
  * Starts a server on 127.0.0.1 and resolves when it has printed `ready`.
  *
- * It gets a process group of its own, so that a terminal's Ctrl-C reaches only us and the stores stop last. It
- * therefore outlives us when we are killed; the next start on the directory ends it first.
+ * It gets a process group of its own, so that a terminal's Ctrl-C reaches only us and the stores stop last. It is asked
+ * to stop when we end in whatever way but by a kill; it outlives that, and the next start on the directory ends it first.
  *
  * @param command with its arguments; one names the directory, which is how a later start recognises the process
  * @throws UsageError when a living process uses the directory, or when the server dies: with the end of its output
@@ -50,7 +50,12 @@ export async function startServer(name: string, command: string[], ready: string
   });
   output.close();
   const { pid = 0 } = child;
-  const exited = child.then(({ signal: by, exitCode }) => `${name} ended (${by ?? `exit code ${exitCode}`})`);
+  const onExit = () => child.kill('SIGTERM');
+  process.once('exit', onExit);
+  const exited = child.then(({ signal: by, exitCode }) => {
+    process.off('exit', onExit);
+    return `${name} ended (${by ?? `exit code ${exitCode}`})`;
+  });
   const end = async (by: NodeJS.Signals) => {
     child.kill(by);
     await exited;

@@ -3,6 +3,7 @@ import { mkdtemp, readdir, readFile, rm, symlink } from 'node:fs/promises';
 import { createServer, type AddressInfo } from 'node:net';
 import { tmpdir } from 'node:os';
 import { join, resolve } from 'node:path';
+import { setTimeout as sleep } from 'node:timers/promises';
 import { Client } from 'cassandra-driver';
 import { execa } from 'execa';
 import { afterEach, beforeEach, expect, inject, it, onTestFinished, vi } from 'vitest';
@@ -34,7 +35,10 @@ afterEach(async () => {
   await rm(folder, { recursive: true, force: true, maxRetries: 10 });
 });
 
-/** `npm start` as at a terminal: with a process group of its own, which Ctrl-C reaches as a whole. */
+/**
+ * `npm start` as at a terminal: with a process group of its own, which Ctrl-C reaches as a whole. npm passes it on to what it
+ * has started, which gets it twice.
+ */
 function npmStart(args: string[] = []) {
   const child = execa('npm', ['start', '--', ...args], {
     cwd: ROOT,
@@ -138,6 +142,32 @@ it('npm start loads files; killed, it takes its roles along; the next start keep
   expect(await findLocalServices(folder)).toBeUndefined();
 }, 180_000);
 
+it.each([
+  { end: 'its terminal is closed', signals: ['SIGHUP'] },
+  { end: 'npm passes on the Ctrl-C of its terminal', signals: ['SIGINT', 'SIGINT'] },
+] as const)('the stores end with `pipeline services` when $end', { timeout: 120_000 }, async ({ signals }) => {
+  const services = execa(process.execPath, ['bin/pipeline.js', 'services'], {
+    ...{ cwd: ROOT, env: environment, reject: false, all: true },
+  });
+  const running = async () => Object.keys((await findLocalServices(folder)) ?? {}).length;
+  await vi.waitUntil(async () => (await running()) === 2, POLL);
+  await sleep(2_000);
+  for (const signal of signals) {
+    services.kill(signal);
+    await sleep(20);
+  }
+  await services;
+  await vi.waitUntil(async () => (await running()) === 0, { timeout: 10_000, interval: 100 });
+});
+
+it('a board that everybody could open is one sentence, and nothing is started', async () => {
+  environment['BOARD_HOST'] = '0.0.0.0';
+  const { exitCode, all } = await npmStart().ended;
+  expect(exitCode).toBe(1);
+  expect(all).toContain('Everybody could open the board: set BOARD_PASSWORD');
+  expect(await readdir(folder)).toEqual(['lib']);
+});
+
 it('a Redis of the environment that does not answer is named, without its password, and nothing is started', async () => {
   const port = await freePort(0);
   environment['REDIS_URL'] = `redis://someone:secret@127.0.0.1:${port}`;
@@ -164,7 +194,7 @@ it('a taken port of the board is one sentence that says how to set another', asy
   environment['BOARD_PORT'] = String(inject('cassandraPort'));
   const { exitCode, all } = await npmStart().ended;
   expect(exitCode).toBe(1);
-  expect(all).toMatch(/Port \d+ on 127\.0\.0\.1 is taken: .* BOARD_PORT=\d+ npm start\./);
+  expect(all).toMatch(/Port \d+ on 127\.0\.0\.1 is taken, .* BOARD_PORT=\d+ npm start\./);
   expect(await readdir(folder)).toEqual(['lib']);
 });
 

@@ -84,6 +84,14 @@ describe('the environment', () => {
     expect(parseConfig({ AGGREGATION_CRON: '5 * * * *' }).AGGREGATION_CRON).toBe('5 * * * *');
   });
 
+  it.each(['loopback, uniquelocal', '10.0.0.0/8', '192.0.2.1,2001:db8::/32', '::1'])('takes the proxies %s', (list) => {
+    expect(parseConfig({ BOARD_PROXIES: list })).toMatchObject({ BOARD_PROXIES: list });
+  });
+
+  it.each(['everyone', '10.0.0.0/33', '10.0.0.0/x', 'loopback,,', 'proxy.example'])('takes no proxies %s', (list) => {
+    expect(problemOf({ BOARD_PROXIES: list })).toContain('BOARD_PROXIES: not addresses');
+  });
+
   it('names a user of Cassandra only with a password', () => {
     expect(problemOf({ CASSANDRA_USERNAME: 'me' })).toContain('CASSANDRA_PASSWORD');
     expect(parseConfig({ CASSANDRA_USERNAME: 'me', CASSANDRA_PASSWORD: 'x' }).CASSANDRA_USERNAME).toBe('me');
