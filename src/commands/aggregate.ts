@@ -15,6 +15,7 @@ export async function aggregateNow(runtime: Runtime, options: { rebuild: boolean
   const needs = await openForWork(runtime);
   const { connection, prefix } = needs.queues;
   const events = new QueueEvents(AGGREGATION_QUEUE, { connection, prefix });
+  events.on('error', (error) => log.debug({ err: error }, 'no events of the queue'));
   shutdown.defer('queue events', () => events.close());
   await events.waitUntilReady();
   const workers = createAggregationWorkers(needs);
@@ -23,6 +24,7 @@ export async function aggregateNow(runtime: Runtime, options: { rebuild: boolean
   const stopped = shutdown.requested.then(() => {
     throw new UsageError('Stopped before the run was done; it goes on where a processor runs.');
   });
+  stopped.catch(() => undefined);
   let result: AggregationResult;
   for (;;) {
     const job = await needs.aggregationQueue.add('run by hand', { rebuild: options.rebuild });

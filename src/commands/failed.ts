@@ -82,6 +82,8 @@ async function toEach(
   act: (letter: Letter) => Promise<unknown>,
 ): Promise<void> {
   const letters = await select(runtime, selection);
+  const unknown = selection.files.filter((file) => !letters.some(({ id, data }) => file === id || file === data.name));
+  if (unknown.length > 0) throw new UsageError(`No such dead letter: ${printable(unknown.join(', '))}.`);
   const acted: Letter[] = [];
   for (const letter of letters) {
     if (runtime.shutdown.signal.aborted)

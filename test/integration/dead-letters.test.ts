@@ -267,6 +267,12 @@ describe('dead letters of files that are mended while nobody watches', async () 
     expect(await letterNames(space)).toEqual(names);
   });
 
+  it('are not retried by a command that names one that is none, which it tells', async () => {
+    const typo = retry(space, { files: [one, 'vehicles_events_typo.json'] });
+    await expect(typo).rejects.toThrow('No such dead letter: vehicles_events_typo.json.');
+    expect(await letterNames(space)).toEqual(names);
+  });
+
   it('are loaded and gone once they are retried: one on the board, then by id, reason, name and age, then all', async () => {
     await (await letterOf(space, one)).retry();
     let left = names.filter((name) => name !== one);
