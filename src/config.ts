@@ -70,7 +70,7 @@ const environmentSchema = z.object({
   CASSANDRA_TLS: flag.default(false),
   CASSANDRA_TLS_CA_FILE: readableFile.optional(),
   PROCESSORS: count(1, 64).default(2),
-  INGEST_CONCURRENCY: count(1, 256).default(64),
+  INGEST_CONCURRENCY: count(1, 256).default(128),
   INGEST_ATTEMPTS: count(1, 100).default(6),
   MAX_FILE_BYTES: count(1, Number.MAX_SAFE_INTEGER).default(2 * 1024 ** 3),
   MAX_RECORD_BYTES: count(64, 8 * 1024 ** 2).default(1024 ** 2),

@@ -63,7 +63,11 @@ Ctrl-C stops everything; the data stays.
   }
 }
 
-/** Finds out before anything is started that the board may not, the port is taken or a store away. @returns the port of the board */
+/**
+ * Finds out before anything is started that everybody could open the board, its port is taken or a store away.
+ *
+ * @returns the port of the board
+ */
 async function checkEnvironment({ config, log }: Runtime): Promise<number> {
   requireBoardPassword(config);
   const { BOARD_HOST: host, BOARD_PORT: wanted } = config;

@@ -56,7 +56,8 @@ const CLOCKS_DIFFER_MS = 5_000;
 
 /**
  * Whether a file changed less than so many ms ago, by the clock of this machine or by that of Cassandra, in ms since the
- * epoch: either may be wrong, and a file that may still be written is not to be judged. A time further ahead than clocks differ says nothing.
+ * epoch: either may be wrong, and a file that may still be written is not to be judged. A time that is further ahead than
+ * clocks differ says nothing.
  */
 export function isYoungerThan(ms: number, file: IngestJob, storeNow: number): boolean {
   const ages = [Date.now(), storeNow].map((now) => now - mtimeMs(file));

@@ -9,7 +9,7 @@ const SINGLE_BYTES = 16_000;
 const ROW_BYTES = 60;
 const CELL_BYTES = 18;
 /** Batches under way at once: enough to keep Cassandra busy. While all are, rows gather, so that those of one partition go together. */
-const MAX_BATCHES = 8;
+const MAX_BATCHES = 32;
 
 /** One call of `write`: how many of its rows were not tried yet, and what went wrong with one that was. */
 type Call = { left: number; failure?: { error: unknown }; resolve: () => void; reject: (error: unknown) => void };
