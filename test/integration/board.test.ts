@@ -312,6 +312,16 @@ describe('the board with a password', () => {
     expect(await tryWith('203.0.113.2', RIGHT)).toBe(200);
   });
 
+  it('believes only the proxies that it is told of', async () => {
+    const config = { ...board.config, BOARD_PROXIES: '192.0.2.1' };
+    const { url, close } = await listen(createBoard({ ...board, config }), { BOARD_HOST: '127.0.0.1', BOARD_PORT: 0 });
+    onTestFinished(async () => void (await close()));
+    const tryWith = async (address: string, authorization: string) =>
+      (await send({ ...board, url }, '/metrics', { headers: { authorization, 'x-forwarded-for': address } })).status;
+    for (let guess = 0; guess < 10; guess += 1) expect(await tryWith('203.0.113.1', 'Basic eDp5')).toBe(401);
+    expect(await tryWith('203.0.113.2', RIGHT)).toBe(429);
+  });
+
   it('does not tell which of many guesses at once is right', async () => {
     const { hostname, port } = new URL(board.url);
     const guess = (authorization: string, more = '') =>
