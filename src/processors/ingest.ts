@@ -55,6 +55,8 @@ const MAX_REFUSALS = 12;
 const UNITS_AT_ONCE = 256;
 const UNIT_BYTES = 64 * 1024;
 const MAX_UNITS = 16;
+/** What a file of the backlog takes at least while files arrive, so that these have fewer others beside them. */
+const UNITS_BESIDE_ARRIVALS = 8;
 /** Files that arrive now, and those that may have ended a processor, do not wait behind large ones of the backlog. */
 const [LATER, FIRST] = [0, 1];
 /** How long small files of a backlog wait for each other at most, while no file has arrived for so long. */
@@ -87,8 +89,9 @@ export function createIngestWorker(shared: ProcessorNeeds): Worker<IngestJob, In
   // One half is read while the other is written. One that arrives would have to wait for them, so they do only while none does.
   const gather = createGathering(config.INGEST_CONCURRENCY / 2, GATHER_MS);
   let lastArrival = -Infinity;
+  const filesArrive = () => performance.now() - lastArrival < NOTHING_ARRIVED_MS;
   const gathered = async () => {
-    if (performance.now() - lastArrival > NOTHING_ARRIVED_MS) await gather();
+    if (!filesArrive()) await gather();
   };
   const needs: IngestNeeds = { ...shared, lookUp, announced, gathered, writeRows: createRowWriter(store) };
   const pause = pauseWhileAway(store, log);
@@ -141,8 +144,8 @@ export function createIngestWorker(shared: ProcessorNeeds): Worker<IngestJob, In
       const isArrival = job.priority === 0;
       if (isArrival) lastArrival = performance.now();
       if (job.stalledCounter > 0) return await ingestNextSuspect(job, wanted);
-      const order = isArrival ? FIRST : LATER;
-      return await room.runExclusive(() => ingest(job, wanted, needs), unitsOf(wanted), order);
+      const units = Math.max(unitsOf(wanted), !isArrival && filesArrive() ? UNITS_BESIDE_ARRIVALS : 0);
+      return await room.runExclusive(() => ingest(job, wanted, needs), units, isArrival ? FIRST : LATER);
     } catch (error) {
       const storeAway = isStoreAway(error);
       if (!storeAway && !(error instanceof NotNow)) throw error;
