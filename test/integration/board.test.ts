@@ -315,7 +315,9 @@ describe('the board with a password', () => {
   it('believes only the proxies that it is told of', async () => {
     const config = { ...board.config, BOARD_PROXIES: '192.0.2.1' };
     const { url, close } = await listen(createBoard({ ...board, config }), { BOARD_HOST: '127.0.0.1', BOARD_PORT: 0 });
-    onTestFinished(async () => void (await close()));
+    onTestFinished(async () => {
+      await close();
+    });
     const tryWith = async (address: string, authorization: string) =>
       (await send({ ...board, url }, '/metrics', { headers: { authorization, 'x-forwarded-for': address } })).status;
     for (let guess = 0; guess < 10; guess += 1) expect(await tryWith('203.0.113.1', 'Basic eDp5')).toBe(401);
