@@ -4,7 +4,7 @@ import { setTimeout as sleep } from 'node:timers/promises';
 import type { Client } from 'cassandra-driver';
 import { percentile, type Contender, type Measurement } from '../measurement.ts';
 import { createProvider, prepare, textOf, type ProviderFile } from '../provider.ts';
-import { openSpace, type Space } from '../space.ts';
+import { openSpace, until, type Space } from '../space.ts';
 import { startSpark } from '../spark/peer.ts';
 import type { Stores } from '../stores.ts';
 import { openBacklog, providerOf } from './drain.ts';
@@ -15,7 +15,7 @@ const POLL_MS = 2;
 const PROCESSORS = 2;
 /** Pairs of files before the counted ones: the first ones of a process are slower, those of Spark by far. */
 const UNCOUNTED = 20;
-/** During a backlog, whose files warm a process up within a second or two; the whole of it takes ten. */
+/** During a backlog, whose first half has warmed the processes up: until no file waits for others any more. */
 const UNCOUNTED_OF_BACKLOG = 4;
 
 /** Puts a file into the folder. Resolves to when it was whole there, by the clock of this process. */
@@ -122,12 +122,14 @@ async function atRate(stores: Stores, round: number, way: Deliver, pairs: number
   }
 }
 
-/** New files arrive while a backlog drains; only those count that came before it was done. */
+/** New files arrive while the second half of a backlog drains; only those count that came before it was done. */
 async function duringBacklog(stores: Stores, round: number, pairs: number) {
-  const opened = await openBacklog(stores, { provider: providerOf(round), pairs, processors: PROCESSORS });
+  const backlog = { provider: providerOf(round), pairs: 2 * pairs, processors: PROCESSORS };
+  const opened = await openBacklog(stores, backlog);
   try {
     await opened.space.ingest.resume();
     const left = () => opened.space.unfinished();
+    await until('half of the backlog is done', async () => (await left()) <= 2 * pairs, { everyMs: 100 });
     const goesOn = async () => (await left()) > pairs / 20;
     const result = await deliver(opened.space, round, renamedIn, goesOn, UNCOUNTED_OF_BACKLOG);
     await opened.drained();
