@@ -80,6 +80,13 @@ export function createAggregationWorkers(needs: ProcessorNeeds): Worker[] {
   return [startWorker(AGGREGATION_QUEUE, run, needs), startWorker(AGGREGATION_SLICE_QUEUE, slice, needs)];
 }
 
+/** Whether a run waits for its slices, or for its turn to say that they are done: it comes next, but for one that is active. */
+async function isAnotherUnderWay({ aggregationQueue }: ProcessorNeeds): Promise<boolean> {
+  // In this order, as it goes from the one to the other.
+  if ((await aggregationQueue.getWaitingChildrenCount()) > 0) return true;
+  return (await aggregationQueue.getWaiting(0, 9)).some(({ data }) => data.sliced !== undefined);
+}
+
 async function aggregate(job: RunJob, token: string, needs: ProcessorNeeds): Promise<AggregationResult> {
   const parsed = aggregationJobSchema.safeParse(job.data);
   if (!parsed.success) throw new UnrecoverableError('the data of the job is not that of an aggregation run');
@@ -88,7 +95,7 @@ async function aggregate(job: RunJob, token: string, needs: ProcessorNeeds): Pro
     const result = await waitForSlices(job, token, parsed.data.sliced, needs);
     if (result !== undefined) return result;
   }
-  if ((await needs.aggregationQueue.getWaitingChildrenCount()) > 0) {
+  if (await isAnotherUnderWay(needs)) {
     const watermark = new Date((await readAggregationState(store)).watermark).toISOString();
     return { outcome: 'another run is under way', hours: 0, days: 0, slices: 0, watermark, ms: 0 };
   }

@@ -602,9 +602,12 @@ describe('a run that died between the cutting of its window and the waiting for 
     const claimed = await claimWindow(store, 0);
     const window = { ...claimed, kind: 'incremental', epoch: String(claimed.epoch) };
     await eventually(() => expect(store.now()).toBeGreaterThan(window.until + 1_000 * own.config.SETTLE_SECONDS));
+    const { id = '' } = await queue.add('comes between', {});
     const job = await queue.add('taken over', { sliced: window });
     await queue.resume();
     await eventually(async () => expect(await job.getState()).toBe('completed'));
+    const between = await queue.getJob(id);
+    expect(between?.returnvalue).toMatchObject({ outcome: 'another run is under way' });
     expect(await storedSummaries(own.read)).toEqual(summariesOf(records));
   });
 });
