@@ -16,6 +16,5 @@ COPY --from=build /app/node_modules node_modules
 COPY --from=build /app/dist dist
 USER node
 VOLUME /data
-# As bin/pipeline.js has it: the heap may double before its garbage is collected, not quadruple.
-ENTRYPOINT ["node", "--heap-growing-percent=100", "dist/main.js"]
+ENTRYPOINT ["node", "dist/main.js"]
 CMD ["--help"]

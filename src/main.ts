@@ -1,5 +1,6 @@
 import { existsSync, readFileSync, writeFileSync } from 'node:fs';
 import { setTimeout as sleep } from 'node:timers/promises';
+import { setFlagsFromString } from 'node:v8';
 import { Command, CommanderError, InvalidArgumentError } from 'commander';
 import type { Logger } from 'pino';
 import type { Selection } from './commands/failed.ts';
@@ -7,6 +8,9 @@ import { BadUsage, parseConfig, UsageError, type Config } from './config.ts';
 import { findLocalServices } from './local/find.ts';
 import { createLog } from './log.ts';
 import { codeOf, createShutdown, isOfSystem, isRedisAnswer, messageOf, type Runtime } from './runtime.ts';
+
+// The heap may double before its garbage is collected, not quadruple: a third less memory for a few percent of time.
+setFlagsFromString('--heap-growing-percent=100');
 
 const FAILED = 1;
 const BAD_USAGE = 2;

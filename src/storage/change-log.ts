@@ -148,7 +148,7 @@ export async function* readChanges(reader: LogReader, shard: number, after: numb
   const { store } = reader;
   // By the loads that they wait for, so that none is taken up again for the sake of a load that never touched it.
   const open = new Map<string, { readonly loads: Map<string, number>; readonly hours: Map<string, TouchedHour> }>();
-  let openHours = 0;
+  const openHours = () => [...open.values()].reduce((sum, { hours }) => sum + hours.size, 0);
 
   async function* keysOf(page: readonly Entry[]): AsyncGenerator<TouchedHour> {
     // Before anything is recomputed: a load that has ended by now has written all of its rows.
@@ -162,21 +162,18 @@ export async function* readChanges(reader: LogReader, shard: number, after: numb
       );
       const id = JSON.stringify([...loads].sort());
       const waiting = open.get(id) ?? { loads, hours: new Map<string, TouchedHour>() };
-      const before = waiting.hours.size;
       for (const [hour, vehicles] of entry.hours)
         for (const vehicleId of vehicles) {
           if (loads.size > 0) waiting.hours.set(`${hour} ${vehicleId}`, { vehicleId, hour });
           yield { vehicleId, hour };
         }
       if (loads.size > 0) open.set(id, waiting);
-      openHours += waiting.hours.size - before;
     }
-    if (openHours >= OPEN_HOURS_IN_MEMORY) await appendOpen();
+    if (openHours() >= OPEN_HOURS_IN_MEMORY) await appendOpen();
   }
   async function appendOpen(): Promise<void> {
     const entries = [...open.values()].flatMap(({ loads, hours }) => entriesOf(hours.values(), loads));
     open.clear();
-    openHours = 0;
     if (entries.length > 0) await append(store, entries);
   }
 

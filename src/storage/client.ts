@@ -9,9 +9,6 @@ import { createClient } from './driver.ts';
 /** Requests of one process under way at once. A connection refuses more than 2,048; far fewer keep Cassandra busy. */
 const MAX_IN_FLIGHT = 256;
 
-/** Rows that are in memory while more of them are read. */
-const ROWS_IN_PAGE = 1_000;
-
 /** How often each process measures Cassandra's clock. */
 export const MEASURE_EVERY_MS = 60_000;
 /** An answer within this time tells Cassandra's clock well enough. */
@@ -53,7 +50,7 @@ function clientOptions(config: Config, keyspace: string): ClientOptions {
     localDataCenter: config.CASSANDRA_LOCAL_DATACENTER,
     ...(keyspace && { keyspace }),
     protocolOptions: { port: config.CASSANDRA_PORT },
-    queryOptions: { consistency, serialConsistency, prepare: true, isIdempotent: true, fetchSize: ROWS_IN_PAGE },
+    queryOptions: { consistency, serialConsistency, prepare: true, isIdempotent: true, fetchSize: 1_000 },
     policies: clientPolicies,
     socketOptions: { connectTimeout: 5_000, readTimeout: 12_000 },
     pooling: { heartBeatInterval: 5_000 },
@@ -160,7 +157,7 @@ export async function connectStore(config: Config, log: Logger, keyspace = confi
     rows: async function* (
       query: string,
       parameters: readonly unknown[] = [],
-      rowsInPage = ROWS_IN_PAGE,
+      rowsInPage?: number,
     ): AsyncIterable<types.Row> {
       yield* await run(query, parameters, { fetchSize: rowsInPage });
     },
