@@ -33,7 +33,8 @@ export const replicas: Measurement = {
         faraway(stores, (environment) =>
           drain(stores, {
             provider: providerOf(round),
-            pairs,
+            // As many for each, so that the start of a processor's compiler has the same share in each of the runs.
+            pairs: pairs * processors,
             processors,
             environment: { ...environment, INGEST_CONCURRENCY: 1 },
           }),
