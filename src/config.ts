@@ -38,12 +38,14 @@ const redisUrl = textFor(
   'not redis[s]://[user:password@]host[:port], nor its +sentinel or +cluster form (see .env.example); in a password, write / ? # % as %2F %3F %23 %25',
 );
 
+const isHops = (text: string) => /^\d$/.test(text);
 const proxies = textFor((list) => {
+  if (isHops(list)) return;
   for (const item of list.split(/\s*,\s*/).filter((one) => !['loopback', 'linklocal', 'uniquelocal'].includes(one))) {
     const [address = '', bits = '0'] = item.split('/');
     new BlockList().addSubnet(address, Number(bits), isIPv6(address) ? 'ipv6' : 'ipv4');
   }
-}, 'not addresses, networks such as 10.0.0.0/8, loopback, linklocal or uniquelocal, separated by commas');
+}, 'not a number of proxies, nor addresses, networks such as 10.0.0.0/8, loopback, linklocal or uniquelocal, separated by commas');
 
 /** Every variable that the pipeline reads. An empty value counts as not set. */
 const environmentSchema = z.object({
@@ -90,7 +92,7 @@ const environmentSchema = z.object({
   BOARD_PORT: port.default(3000),
   BOARD_USERNAME: z.string().default('admin'),
   BOARD_PASSWORD: z.string().min(12, 'at least 12 characters').optional(),
-  BOARD_PROXIES: proxies.default('loopback'),
+  BOARD_PROXIES: proxies.default('loopback').transform((list) => (isHops(list) ? Number(list) : list)),
   LOCAL_DIR: z.string().default('./.local'),
   LOCAL_REDIS_PORT: port.default(6379),
   LOCAL_CASSANDRA_PORT: port.default(9042),

@@ -35,12 +35,19 @@ async function readConfig(command: string): Promise<Config> {
   };
 }
 
+/** Whether the driver says that Cassandra is away, overloaded or refuses something. By name, as few commands load it. */
+function isOfCassandra(error: unknown): boolean {
+  const names = ['NoHostAvailableError', 'OperationTimedOutError', 'BusyConnectionError', 'ResponseError'];
+  return error instanceof Error && names.includes(error.name);
+}
+
 /** Says what went wrong; with a stack trace only where no person can mend it. */
 function exitCodeOf(error: unknown): number {
   const { message, stack } = error instanceof Error ? error : new Error(String(error));
   // An error of the system, as of a folder that is not there, names what is wrong.
   const isKnown = error instanceof UsageError || isRedisAnswer(message) || isOfSystem(error);
-  process.stderr.write(`${isKnown ? message : stack}\n`);
+  const ofStore = `Cassandra failed: ${message} \`npx pipeline doctor\` looks at it; then run this again.`;
+  process.stderr.write(`${isOfCassandra(error) ? ofStore : isKnown ? message : stack}\n`);
   return error instanceof BadUsage ? BAD_USAGE : FAILED;
 }
 
@@ -100,6 +107,9 @@ function running<Given extends unknown[]>(
     } catch (error) {
       code = exitCodeOf(error);
     }
+    // What a slow reader of a pipe has not taken yet would be lost; who asks us to stop wants no more of it.
+    const printed = new Promise<void>((resolve) => process.stdout.write('', () => resolve()));
+    await Promise.race([printed, shutdown.requested]);
     shutdown.request();
     await shutdown.release();
     process.exit(code);
@@ -208,7 +218,7 @@ for (const [name, description, command] of [
       commands[command](runtime, { files, ...options });
   };
   withJson(add(failed, name, description))
-    .argument(name === 'show' ? '<id-or-name...>' : '[id-or-name...]', 'ids or names of files')
+    .argument('[id-or-name...]', 'ids or names of files')
     .option('--reason <text>', 'whose reason contains the text')
     .option('--name <text>', 'whose name contains the text')
     .option('--older-than <age>', 'that failed at least so long ago, such as 15m', duration)

@@ -15,6 +15,7 @@ export const SPEED = 'drained, records/s';
 const CPU = 'processor time, s';
 const MEMORY = 'peak memory, MB';
 const CASSANDRA = 'processor time of Cassandra, s';
+const REDIS = 'of which Redis, s';
 
 /** A backlog of files, queued and not yet loaded, and who is to load it. */
 export interface Backlog {
@@ -69,19 +70,21 @@ export async function drain(stores: Stores, backlog: Backlog) {
   const { space, files, pids, drained } = await openBacklog(stores, backlog);
   try {
     const usage = await watchUsage(pids);
-    const before = await usageOf([stores.cassandraPid]);
+    const ofStores = () => Promise.all([stores.cassandraPid, stores.redisPid].map((pid) => usageOf([pid])));
+    const before = await ofStores();
     const started = performance.now();
     await space.ingest.resume();
     await drained();
     const seconds = (performance.now() - started) / 1_000;
     const { cpuSeconds, peakRssBytes } = await usage.stop();
-    const after = await usageOf([stores.cassandraPid]);
+    const after = await ofStores();
+    const [ofCassandra = 0, ofRedis = 0] = after.map((now, of) => now.cpuSeconds - (before[of]?.cpuSeconds ?? 0));
     await checkLedger(space.client, files);
     await checkRows(space.client, files);
     await checkAggregated(space, files);
     const records = files.length * backlog.provider.records;
-    const figures = { [SPEED]: records / seconds, [CPU]: cpuSeconds, [MEMORY]: peakRssBytes / 1e6 };
-    return { figures: { ...figures, [CASSANDRA]: after.cpuSeconds - before.cpuSeconds } };
+    const figures = { [SPEED]: records / seconds, [CPU]: cpuSeconds, [REDIS]: ofRedis, [MEMORY]: peakRssBytes / 1e6 };
+    return { figures: { ...figures, [CASSANDRA]: ofCassandra } };
   } finally {
     await space.close();
   }

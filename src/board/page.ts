@@ -51,7 +51,8 @@ function redisTables({ queues, newestFiles, deadLetters, verified, ...rest }: No
 }
 
 function cassandraTables({ watermark, lagSeconds, today, yesterday }: NonNullable<Snapshot['cassandra']>): string {
-  return table('Summaries', [{ watermark, 'behind, s': lagSeconds }]) + table('Daily summaries', [today, yesterday]);
+  const days = [today, yesterday].filter((day) => day !== null);
+  return table('Summaries', [{ watermark, 'behind, s': lagSeconds }]) + table('Daily summaries', days);
 }
 
 function table(title: string, rows: readonly Readonly<Record<string, Cell>>[]): string {

@@ -31,17 +31,28 @@ export function boundedRead<T>(log: Logger, read: () => Promise<T>): () => Promi
 /** The state of the whole pipeline, with the ten newest files and dead letters. Times are ISO 8601, days in UTC. */
 export type Snapshot = Awaited<ReturnType<ReturnType<typeof createSnapshotReader>>>;
 
-/** Makes the function that reads the pipeline's state; a part is null while its store is away. It never rejects. */
-export function createSnapshotReader(needs: SnapshotNeeds) {
-  const askRedis = boundedRead(needs.log, () => readRedis(needs));
-  const askCassandra = boundedRead(needs.log, () => readCassandra(needs.store));
-  return async () => {
-    const [redis, cassandra] = await Promise.all([askRedis(), askCassandra()]);
+/**
+ * Makes the function that reads the pipeline's state; a part is null while its store is away. It never rejects. To count
+ * the vehicles of a large fleet may take too long: a day is null then, and where `withDays` is false.
+ */
+export function createSnapshotReader({ store, log, ...queues }: SnapshotNeeds) {
+  const askRedis = boundedRead(log, () => readRedis(queues));
+  const askWatermark = boundedRead(log, () => readWatermark(store));
+  const askToday = boundedRead(log, () => dayTotals(store, dayOf(store.now())));
+  const askYesterday = boundedRead(log, () => dayTotals(store, dayOf(store.now() - DAY_MS)));
+  return async (withDays = true) => {
+    const askDays = withDays ? [askToday(), askYesterday()] : [];
+    const [redis, watermark, today = null, yesterday = null] = await Promise.all([
+      askRedis(),
+      askWatermark(),
+      ...askDays,
+    ] as const);
+    const cassandra = watermark && { ...watermark, today, yesterday };
     return { at: new Date().toISOString(), redis, cassandra };
   };
 }
 
-async function readRedis(needs: SnapshotNeeds) {
+async function readRedis(needs: Queues) {
   const { ingestQueue, deadLetterQueue, verificationQueue } = needs;
   const fileOf = ({ id = '', name, finishedOn = 0 }: Job) => ({ id, name, at: new Date(finishedOn).toISOString() });
   const letters = await deadLetterQueue.getFailed(0, 9);
@@ -79,14 +90,8 @@ async function filesPerMinute(queue: Queue): Promise<number> {
   return [data[0], meta.count - meta.prevCount][minutesAgo] ?? 0;
 }
 
-async function readCassandra(store: Store) {
-  const now = store.now();
+async function readWatermark(store: Store) {
   const { watermark } = await readAggregationState(store);
-  return {
-    watermark: new Date(watermark).toISOString(),
-    lagSeconds: Math.max(0, now - watermark) / 1000,
-    today: await dayTotals(store, dayOf(now)),
-    yesterday: await dayTotals(store, dayOf(now - DAY_MS)),
-    clockSkewMs: store.clockSkewMs(),
-  };
+  const lagSeconds = Math.max(0, store.now() - watermark) / 1000;
+  return { watermark: new Date(watermark).toISOString(), lagSeconds, clockSkewMs: store.clockSkewMs() };
 }

@@ -3,7 +3,7 @@ import { QueueEvents } from 'bullmq';
 import { UsageError } from '../config.ts';
 import { createAggregationWorkers } from '../processors/aggregation.ts';
 import { AGGREGATION_QUEUE, type AggregationResult } from '../queues/aggregation.ts';
-import type { Runtime } from '../runtime.ts';
+import { messageOf, type Runtime } from '../runtime.ts';
 import { print } from '../terminal.ts';
 import { openForWork } from './connect.ts';
 
@@ -25,10 +25,15 @@ export async function aggregateNow(runtime: Runtime, options: { rebuild: boolean
     throw new UsageError('Stopped before the run was done; it goes on where a processor runs.');
   });
   stopped.catch(() => undefined);
+  if (await needs.aggregationQueue.isPaused())
+    log.warn({ queue: AGGREGATION_QUEUE }, 'the queue is paused: resume it in Bull Board, until then this waits');
   let result: AggregationResult;
   for (;;) {
     const job = await needs.aggregationQueue.add('run by hand', { rebuild: options.rebuild });
-    result = await Promise.race([job.waitUntilFinished(events), stopped]);
+    const finished = job.waitUntilFinished(events).catch((error: unknown) => {
+      throw new UsageError(`The run failed: ${messageOf(error)} \`npx pipeline doctor\` says more; then run it again.`);
+    });
+    result = await Promise.race([finished, stopped]);
     if (result.outcome === 'done') break;
     log.info({ outcome: result.outcome }, 'asking again');
     await Promise.race([sleep(ASK_AGAIN_MS), stopped]);

@@ -1,7 +1,7 @@
 import { opendir } from 'node:fs/promises';
 import { relative, resolve, sep } from 'node:path';
 import { BadUsage, UsageError } from '../config.ts';
-import { namesBelow } from '../producers/data-folder.ts';
+import { isScanned, namesBelow } from '../data-folder.ts';
 import { createReconciliation } from '../producers/reconciliation.ts';
 import type { Runtime } from '../runtime.ts';
 import { print, startBar } from '../terminal.ts';
@@ -15,6 +15,8 @@ export async function backfill(runtime: Runtime, directory: string, options: { j
     throw new BadUsage(
       `${directory} is not below DATA_DIR (${config.DATA_DIR}), where processors look: move it there.`,
     );
+  if (!isScanned(below))
+    throw new BadUsage(`${directory} is hidden or the archive, which are never loaded from; see \`verify --repair\`.`);
   const folder = await opendir(resolve(directory)).catch(() => undefined);
   if (folder === undefined) throw new BadUsage(`${directory} is not a folder.`);
   await folder.close();

@@ -4,7 +4,7 @@ import { join } from 'node:path';
 import { UsageError, type Config } from '../config.ts';
 import { runTool } from '../local/maven.ts';
 import { findLocalServices } from '../local/find.ts';
-import { isScanned } from '../producers/data-folder.ts';
+import { isScanned } from '../data-folder.ts';
 import { connectQueues } from '../queues/redis.ts';
 import { messageOf, type Runtime } from '../runtime.ts';
 import { connectStore } from '../storage/client.ts';

@@ -38,6 +38,7 @@ function matches({ id = '', data }: Letter, { files, name, reason, olderThan, ne
   );
 }
 
+/** @throws UsageError when one that is named is none, or none of those that the filters mean */
 async function select(runtime: Runtime, selection: Selection): Promise<Letter[]> {
   const { deadLetterQueue } = await openQueues(runtime);
   const selected: Letter[] = [];
@@ -47,6 +48,9 @@ async function select(runtime: Runtime, selection: Selection): Promise<Letter[]>
     const page = await Promise.all(ids.slice(start, start + PAGE).map((id) => deadLetterQueue.getJob(id)));
     selected.push(...page.filter((letter) => letter !== undefined).filter((letter) => matches(letter, selection)));
   }
+  const isOf = (file: string) => selected.some(({ id, data }) => file === id || file === data.name);
+  const unknown = selection.files.filter((file) => !isOf(file));
+  if (unknown.length > 0) throw new UsageError(`No such dead letter: ${printable(unknown.join(', '))}.`);
   return selected;
 }
 
@@ -67,11 +71,12 @@ export async function listFailed(runtime: Runtime, selection: Selection): Promis
 }
 
 export async function showFailed(runtime: Runtime, selection: Selection): Promise<void> {
+  requireSelection(selection);
   const data = (await select(runtime, selection)).map(asData);
-  if (data.length === 0) throw new UsageError(`No dead letter is called ${printable(selection.files.join(', '))}.`);
   const linesOf = (letter: object) =>
     Object.entries(letter).map(([key, value]) => `${key.padEnd(9)} ${printable(String(value))}`);
-  print(selection.json, data, data.map((letter) => linesOf(letter).join('\n')).join('\n\n'));
+  const letters = data.map((letter) => linesOf(letter).join('\n'));
+  print(selection.json, data, [...letters, `${data.length} dead letter(s).`].join('\n\n'));
 }
 
 /** Does something to each selected letter; `done` says what that is called when it is done. */
@@ -82,8 +87,6 @@ async function toEach(
   act: (letter: Letter) => Promise<unknown>,
 ): Promise<void> {
   const letters = await select(runtime, selection);
-  const unknown = selection.files.filter((file) => !letters.some(({ id, data }) => file === id || file === data.name));
-  if (unknown.length > 0) throw new UsageError(`No such dead letter: ${printable(unknown.join(', '))}.`);
   const acted: Letter[] = [];
   for (const letter of letters) {
     if (runtime.shutdown.signal.aborted)

@@ -2,7 +2,6 @@ import { createAggregationWorkers } from '../processors/aggregation.ts';
 import { createDeadLetters, createDeadLetterWorker } from '../processors/dead-letter.ts';
 import { createIngestWorker } from '../processors/ingest.ts';
 import { createVerificationWorker } from '../processors/verification.ts';
-import { allFiles } from '../producers/data-folder.ts';
 import type { Runtime } from '../runtime.ts';
 import { openDataFolder, openForWork } from './connect.ts';
 
@@ -15,9 +14,8 @@ export async function processJobs(runtime: Runtime): Promise<void> {
   shutdown.defer('dead letters', deadLetters.close);
   const ingest = createIngestWorker(needs);
   ingest.on('failed', deadLetters.onFailed);
-  const verification = createVerificationWorker(needs, () => allFiles(config.DATA_DIR));
-  const workers = [ingest, createDeadLetterWorker(needs), ...createAggregationWorkers(needs), verification];
-  shutdown.defer('workers', () => Promise.all(workers.map((worker) => worker.close())));
+  const others = [createDeadLetterWorker(needs), ...createAggregationWorkers(needs), createVerificationWorker(needs)];
+  shutdown.defer('workers', () => Promise.all([ingest, ...others].map((worker) => worker.close())));
   log.info({ worker: needs.workerName, concurrency: config.INGEST_CONCURRENCY }, 'processing jobs');
   await shutdown.requested;
 }

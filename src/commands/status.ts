@@ -29,11 +29,10 @@ function textOf({ at, redis, cassandra }: Snapshot): string {
   if (redis === null) lines.push('Redis does not answer.');
   else {
     row('queue', STATES);
-    for (const [name, counts] of Object.entries(redis.queues))
-      row(
-        name,
-        STATES.map((state) => counts[state]),
-      );
+    for (const [name, { paused, ...counts }] of Object.entries(redis.queues)) {
+      const cells = STATES.map((state) => counts[state]);
+      row(name, paused ? [...cells, '  paused'] : cells);
+    }
     const waits = `the oldest waits ${redis.oldestWaitingSeconds.toFixed(1)} s`;
     lines.push('', `${redis.filesPerMinute} files in the last minute, ${waits}, ${redis.workers.length} processor(s)`);
     for (const { name, reason } of redis.deadLetters.newest)
@@ -43,8 +42,8 @@ function textOf({ at, redis, cassandra }: Snapshot): string {
   else {
     const { watermark, lagSeconds, today, yesterday, clockSkewMs } = cassandra;
     lines.push(`summaries are right up to ${watermark}, ${lagSeconds.toFixed(1)} s ago`);
-    for (const { day, vehicles, events } of [today, yesterday])
-      lines.push(`${day}: ${events} events of ${vehicles} vehicles`);
+    for (const day of [today, yesterday])
+      if (day !== null) lines.push(`${day.day}: ${day.events} events of ${day.vehicles} vehicles`);
     const skew = `${Math.abs(clockSkewMs).toFixed(0)} ms ${clockSkewMs < 0 ? 'behind' : 'ahead of'}`;
     lines.push(`this clock is ${skew} Cassandra's`);
   }

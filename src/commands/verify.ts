@@ -1,6 +1,6 @@
 import { UsageError } from '../config.ts';
+import { allFiles } from '../data-folder.ts';
 import { verify } from '../processors/verification.ts';
-import { allFiles } from '../producers/data-folder.ts';
 import type { VerificationReport } from '../queues/verification.ts';
 import type { Runtime } from '../runtime.ts';
 import { print, printable, startBar } from '../terminal.ts';
@@ -13,12 +13,10 @@ export async function verifyFiles(
 ): Promise<void> {
   const { config, shutdown } = runtime;
   const opened = await openAll(runtime);
-  const files = () => allFiles(config.DATA_DIR);
   let count = 0;
-  for await (const _file of files()) count += 1;
+  for await (const _file of allFiles(config.DATA_DIR)) count += 1;
   const bar = startBar(count, 'files, {differences} differences', { differences: 0 });
   const report = await verify(opened, {
-    files,
     share: sample,
     repair,
     goesOn: () => !shutdown.signal.aborted,

@@ -35,10 +35,20 @@ const readerOf = ({ store, ingestQueue }: ProcessorNeeds): LogReader => ({
   hasJob: async (file) => !['unknown', 'completed'].includes(await ingestQueue.getJobState(ingestJobId(file))),
 });
 
+/** After a failure no further day is begun, and none is under way when it rejects: what is tried again stands alone. */
 async function recompute(store: Store, work: readonly DayHours[], epoch: bigint) {
   const limit = pLimit(DAYS_AT_ONCE);
-  const counts = work.map(({ stored, hours }) => limit(() => recomputeDay(store, stored, hours, epoch)));
-  return { hours: (await Promise.all(counts)).reduce((sum, count) => sum + count, 0), days: work.length };
+  let failure: { error: unknown } | undefined;
+  const count = async ({ stored, hours }: DayHours): Promise<number> => {
+    if (failure !== undefined) return 0;
+    return recomputeDay(store, stored, hours, epoch).catch((error: unknown) => {
+      failure ??= { error };
+      return 0;
+    });
+  };
+  const counts = await Promise.all(work.map((day) => limit(count, day)));
+  if (failure !== undefined) throw failure.error;
+  return { hours: counts.reduce((sum, one) => sum + one, 0), days: work.length };
 }
 
 /**

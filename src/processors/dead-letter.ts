@@ -12,7 +12,7 @@ import {
   type IngestResult,
 } from '../queues/ingest.ts';
 import { isRedisAnswer, messageOf } from '../runtime.ts';
-import { isLoaded, ledgerRow, readVersions, settleDeadLetter } from '../storage/files.ts';
+import { isLoaded, ledgerRow, readVersions, recordDeadLetter, settleDeadLetter } from '../storage/files.ts';
 import { isOutlived } from './ingest.ts';
 import { startWorker, type ProcessorNeeds } from './processor.ts';
 
@@ -52,14 +52,15 @@ export function createDeadLetters(needs: ProcessorNeeds) {
   let sweptTo = 0;
 
   async function move(job: FailedJob): Promise<void> {
+    // Another processor, or a person, may have been faster.
+    if (!(await job.isFailed())) return;
     if (isRedisAnswer(job.failedReason)) {
-      if (await job.isFailed()) await job.retry('failed', { resetAttemptsMade: true });
+      await job.retry('failed', { resetAttemptsMade: true });
       return;
     }
     const file = ingestJobSchema.safeParse(job.data);
     if (file.success) await moveFile(job, file.data);
     else await moveUnreadable(job);
-    // Another processor may have moved it too, and a person may have sent it back to ingest since.
     if (await job.isFailed()) await job.remove();
   }
 
@@ -78,7 +79,8 @@ export function createDeadLetters(needs: ProcessorNeeds) {
     const { failedReason: reason, attemptsMade: attempts, finishedOn: failedAt = store.now() } = job;
     const startedAt = (job.processedOn ?? failedAt) - store.clockSkewMs();
     const letter = { ...file, reason, startedAt, failedAt, attempts };
-    await store.insertRows([rowOf(letter, startedAt, job.processedBy)]);
+    const isWritten = await recordDeadLetter(store, rowOf(letter, startedAt, job.processedBy), state);
+    if (!isWritten) throw new Error(`${file.name} was loaded, or judged by another processor, meanwhile`);
     await addDeadLetter(deadLetterQueue, letter);
     counters.add('files_dead_lettered_total', 1);
     log.warn({ queue: DEAD_LETTER_QUEUE, file: file.name, reason }, 'file is a dead letter');

@@ -169,7 +169,8 @@ function unitsOf({ name, size }: IngestJob): number {
 }
 
 /**
- * Counts what ends the processor while this file is loaded, but for a stop that was asked for.
+ * Counts what ends the processor while this file is loaded, but for a stop that was asked for, and a lock that was lost
+ * while Redis was away or this process stood still: its job comes back as if it had ended.
  *
  * @throws UnrecoverableError at the third time
  */
@@ -186,14 +187,17 @@ async function ingestSuspect(
   await job.updateData({ ...file, crashes: crashes + 1 });
   const takeBack = () => job.updateData({ ...file, crashes });
   const onClosing = () => void takeBack().catch(() => undefined);
-  worker.once('closing', onClosing);
+  const onLocksLost = (jobs: readonly string[]) => {
+    if (jobs.includes(String(job.id))) onClosing();
+  };
+  worker.once('closing', onClosing).on('lockRenewalFailed', onLocksLost);
   try {
     return await ingest(job, wanted, needs);
   } catch (error) {
     await takeBack();
     throw error;
   } finally {
-    worker.off('closing', onClosing);
+    worker.off('closing', onClosing).off('lockRenewalFailed', onLocksLost);
   }
 }
 
@@ -220,29 +224,26 @@ async function ingest(job: IngestBullJob, wanted: IngestJob, needs: IngestNeeds)
     const ms = Math.round(performance.now() - started.clock);
     return { state, records, loaded: records - rejected, rejected, ms };
   };
-  /** The last write of every load: who sees it, sees all rows. */
-  const record = (state: FileState, counts?: Pick<LedgerEntry, 'sha256' | 'records' | 'loaded' | 'rejected'>) =>
-    writeRows([
-      ledgerRow({
-        ...lineage,
-        state,
-        dataset: kind.dataset.name,
-        bytes: BigInt(wanted.size),
-        file_time: new Date(mtimeMs(wanted)),
-        attempts: job.attemptsMade + 1,
-        worker: needs.workerName,
-        started_at: started.at,
-        finished_at: new Date(store.now()),
-        error: own === undefined ? undefined : null,
-        ...counts,
-      }),
-    ]);
+  const rowOf = (state: FileState, counts?: Pick<LedgerEntry, 'sha256' | 'records' | 'loaded' | 'rejected'>) =>
+    ledgerRow({
+      ...lineage,
+      state,
+      dataset: kind.dataset.name,
+      bytes: BigInt(wanted.size),
+      file_time: new Date(mtimeMs(wanted)),
+      attempts: job.attemptsMade + 1,
+      worker: needs.workerName,
+      started_at: started.at,
+      finished_at: new Date(store.now()),
+      error: own === undefined ? undefined : null,
+      ...counts,
+    });
 
   /** An earlier attempt that failed, died or was interrupted may have announced a load, which ends with this. */
   const superseded = async () => {
     const isAnnounced = job.attemptsMade + job.stalledCounter > 0 || wanted.interrupted === true;
     if (own?.state === 'dead_letter') await settleDeadLetter(store, own, 'superseded');
-    else if (isAnnounced && own === undefined) await record('superseded');
+    else if (isAnnounced && own === undefined) await store.insertIfNew(rowOf('superseded'));
     return result('superseded');
   };
 
@@ -286,12 +287,9 @@ async function ingest(job: IngestBullJob, wanted: IngestJob, needs: IngestNeeds)
     }
     const done = result(isCopy ? 'unchanged' : 'loaded', records, rejected);
     const loaded = isCopy ? 0 : done.loaded;
-    await record(isCopy ? 'unchanged' : 'loaded', {
-      sha256,
-      records: BigInt(records),
-      loaded: BigInt(loaded),
-      rejected: BigInt(rejected),
-    });
+    const counts = { sha256, records: BigInt(records), loaded: BigInt(loaded), rejected: BigInt(rejected) };
+    // The last write of every load: who sees it, sees all rows.
+    await writeRows([rowOf(isCopy ? 'unchanged' : 'loaded', counts)]);
     await settleOthers(needs, wanted, known);
     const said = `${done.loaded} loaded, ${rejected} rejected, in ${done.ms} ms by ${needs.workerName}`;
     await Promise.all([

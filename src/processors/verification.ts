@@ -1,6 +1,8 @@
 import { existsSync } from 'node:fs';
 import { join } from 'node:path';
 import type { Job, Worker } from 'bullmq';
+import { allFiles, placesOf } from '../data-folder.ts';
+import type { FileVersion } from '../datasets/dataset.ts';
 import { dayOf } from '../datasets/time.ts';
 import { emptyReport, VERIFICATION_QUEUE, type VerificationReport } from '../queues/verification.ts';
 import { claimEpoch, readAggregationState } from '../storage/aggregation-state.ts';
@@ -11,7 +13,7 @@ import { recomputeDay, storedDays, wrongSummaries, type Doubt, type StoredDay } 
 import { strayFiles } from '../storage/verification.ts';
 import { createDayHours, type DayHours } from './day-hours.ts';
 import { startWorker, type ProcessorNeeds } from './processor.ts';
-import { createFileCheck, type Claim, type Judge, type StoredFile, type VerificationNeeds } from './verify-file.ts';
+import { createFileCheck, type Claim, type Judge, type VerificationNeeds } from './verify-file.ts';
 
 /** Files, or days, that are compared at once. */
 const AT_ONCE = 16;
@@ -24,7 +26,6 @@ const SAMPLED_HOURS = 20_000;
 const SCHEDULED = { files: 200, hours: 1_000 };
 
 export interface VerificationOptions {
-  readonly files: () => AsyncIterable<StoredFile>;
   /** The share of the files that is read, drawn at random. */
   readonly share: number;
   /** Without it, and with all files, every stored summary is recomputed; else hours that the files have records of. */
@@ -41,7 +42,7 @@ export interface VerificationOptions {
  * Settings that decide how files are read have to be those that they were loaded with.
  */
 export async function verify(needs: VerificationNeeds, options: VerificationOptions): Promise<VerificationReport> {
-  const { store } = needs;
+  const { store, config } = needs;
   const { share, repair, goesOn, maxHours } = options;
   const isWhole = share === 1 && maxHours === undefined;
   const report = emptyReport();
@@ -51,7 +52,7 @@ export async function verify(needs: VerificationNeeds, options: VerificationOpti
     if (!isWhole && sample.keys() < (maxHours ?? SAMPLED_HOURS)) sample.add(hour);
   };
   const checkFile = createFileCheck(needs, judge, report, onTouched, repair);
-  for await (const batch of inBatches(options.files(), goesOn)) {
+  for await (const batch of inBatches(allFiles(config.DATA_DIR), goesOn)) {
     await Promise.all(batch.filter(() => Math.random() < share).map(checkFile));
     for (const _file of batch) options.onFile?.(report);
   }
@@ -68,7 +69,7 @@ export async function verify(needs: VerificationNeeds, options: VerificationOpti
     report.notDue += due.length === 0 ? 1 : 0;
     return due.length === 0 ? undefined : due.map(({ what }) => what).join(', ');
   }
-  const announced = createChangeLog(store, needs.config.SETTLE_SECONDS * 1000);
+  const announced = createChangeLog(store, config.SETTLE_SECONDS * 1000);
   /** An aggregation that is under way may make the day of hours that it read before: a later one makes it again. */
   function mendDay({ stored, hours }: DayHours, epoch: Promise<bigint>): Promise<void> {
     const some = hours === 'all' ? [Date.parse(stored.day)] : [...hours];
@@ -85,7 +86,7 @@ export async function verify(needs: VerificationNeeds, options: VerificationOpti
     const strays = days.map(({ stored }): Claim => {
       const find = async () =>
         (await strayFiles(store, stored)).filter(
-          ({ what, version, isGivenUp }) => isGivenUp || !isThere(needs, what, version),
+          ({ what, version, isGivenUp }) => isGivenUp || !isThere(needs, { name: what, version }),
         );
       const what = `${stored.day} of vehicle ${stored.vehicleId}: rows of files that the ledger does not call loaded`;
       return { what, problem: () => dueProblem(stored, find), mend: () => Promise.resolve() };
@@ -123,17 +124,16 @@ async function* allDays(store: Store): AsyncGenerator<DayHours> {
   }
 }
 
-/** Whether a file of the name is in the folder or in the archive, where it may carry its version. */
-function isThere({ config }: VerificationNeeds, name: string, version: string): boolean {
-  const places = [name, `archive/${name}`, `archive/${name}.${version}`];
-  return places.some((place) => existsSync(join(config.DATA_DIR, place)));
+/** Whether a file of the name is in the folder or in the archive. */
+function isThere({ config }: VerificationNeeds, version: FileVersion): boolean {
+  return placesOf(version).some((place) => existsSync(join(config.DATA_DIR, place)));
 }
 
 /** Versions that the ledger says are loaded, of whose name no file is left. */
 async function countGone(needs: VerificationNeeds): Promise<number> {
   let gone = 0;
   for await (const { name, version, state } of readLedger(needs.store))
-    if (state === 'loaded' && !isThere(needs, name, version)) gone += 1;
+    if (state === 'loaded' && !isThere(needs, { name, version })) gone += 1;
   return gone;
 }
 
@@ -149,17 +149,17 @@ async function* inBatches<T>(items: AsyncIterable<T> | Iterable<T>, goesOn: () =
 }
 
 /** Starts the worker that verifies a sample when the schedule says so; it reports and mends nothing. */
-export function createVerificationWorker(needs: ProcessorNeeds, files: () => AsyncIterable<StoredFile>): Worker {
+export function createVerificationWorker(needs: ProcessorNeeds): Worker {
   const { config, counters, log } = needs;
   const goesOn = () => worker.closing === undefined;
   const run = async (job: Job): Promise<VerificationReport> => {
     let count = 1;
-    for await (const _file of files()) {
+    for await (const _file of allFiles(config.DATA_DIR)) {
       if (!goesOn()) break;
       count += 1;
     }
     const share = Math.min(config.VERIFY_SAMPLE, SCHEDULED.files / count);
-    const report = await verify(needs, { files, share, maxHours: SCHEDULED.hours, repair: false, goesOn });
+    const report = await verify(needs, { share, maxHours: SCHEDULED.hours, repair: false, goesOn });
     const { differences, examples } = report;
     counters.add('verified_files_total', report.files);
     counters.add('verified_records_total', report.records);

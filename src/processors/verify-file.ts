@@ -2,6 +2,7 @@ import { existsSync } from 'node:fs';
 import { mkdir, stat } from 'node:fs/promises';
 import { dirname, join } from 'node:path';
 import pLimit from 'p-limit';
+import type { StoredFile } from '../data-folder.ts';
 import { datasetOf } from '../datasets/catalog.ts';
 import type { FileVersion, Row } from '../datasets/dataset.ts';
 import { moveFile } from '../move-file.ts';
@@ -21,16 +22,6 @@ import { rowProblem, statusProblem } from '../storage/verification.ts';
 import { FileGone, FileProblem, closeDataFile, isSameVersion, openDataFile } from './data-file.ts';
 import type { ProcessorNeeds } from './processor.ts';
 import { readRecords, type Chunk } from './record-reader.ts';
-
-/**
- * A file of the data folder: the name that the ledger knows it by, the path below the folder where it lies now, and the
- * version that its name there tells, if it does.
- */
-export interface StoredFile {
-  readonly name: string;
-  readonly path: string;
-  readonly version?: string;
-}
 
 /** Something that must be so: what is wrong with it, if anything, and what makes it right. */
 export interface Claim {

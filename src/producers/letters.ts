@@ -1,16 +1,17 @@
 import { randomUUID } from 'node:crypto';
 import { addDeadLetter } from '../queues/dead-letter.ts';
 import { enqueueFiles, ingestJobId, jobOfVersion } from '../queues/ingest.ts';
-import { NAMES_PER_QUERY, readLedger, readVersions, type KnownVersion } from '../storage/files.ts';
+import { readLedger, type KnownVersion } from '../storage/files.ts';
 import type { ProducerNeeds } from './reconciliation.ts';
 
 /** The whole ledger is read again after so many seconds, too. */
 const MARK_SECONDS = 7 * 86_400;
 
-/** The key that is there once all letters were restored in this Redis, since it was started. */
+/** The key that is there once all letters were restored in this Redis, since it was started: the node that holds the key. */
 async function markOf({ queues: { connection, prefix } }: ProducerNeeds): Promise<string> {
-  const runId = /^run_id:(\w+)/m.exec(await connection.info('server'))?.[1] ?? '';
-  return `${prefix}:letters-restored:${runId}`;
+  const mark = `${prefix}:letters-restored`;
+  const info = await connection.eval("return redis.call('INFO', 'server')", 1, mark);
+  return `${mark}:${/^run_id:(\w+)/m.exec(String(info))?.[1] ?? ''}`;
 }
 
 /**
@@ -42,24 +43,16 @@ export function createLetterRestorer(needs: ProducerNeeds): () => Promise<void> 
   const { connection } = needs.queues;
   const { store, shutdown } = needs;
 
-  async function restore(files: readonly { name: string; version: string }[]): Promise<void> {
-    const wanted = new Set(files.map(({ name, version }) => `${version} ${name}`));
-    for (const row of await readVersions(store, ...new Set(files.map(({ name }) => name))))
-      if (row.state === 'dead_letter' && wanted.has(`${row.version} ${row.name}`)) await takeUpLetter(needs, row);
-  }
-
   return async () => {
     const mark = await markOf(needs);
     if ((await connection.exists(mark)) > 0) return;
     const begun = `${mark}:${randomUUID()}`;
     await connection.set(begun, '', 'EX', MARK_SECONDS);
-    const page: { name: string; version: string }[] = [];
-    for await (const { name, version, state } of readLedger(store)) {
+    for await (const row of readLedger(store)) {
       if (shutdown.signal.aborted) return;
-      if (state !== 'dead_letter') continue;
-      if (page.push({ name, version }) === NAMES_PER_QUERY) await restore(page.splice(0));
+      // One that was loaded or discarded meanwhile goes again with the next sweep of the letters.
+      if (row.state === 'dead_letter') await takeUpLetter(needs, row);
     }
-    await restore(page);
     // Fails where Redis was emptied meanwhile.
     await connection.rename(begun, mark);
   };

@@ -7,7 +7,7 @@ import type { Queues } from '../queues/open.ts';
 import { messageOf, type Runtime } from '../runtime.ts';
 import type { Store } from '../storage/client.ts';
 import { forgetFile, originOf, readLedger, readVersions, type KnownVersion } from '../storage/files.ts';
-import { namesBelow, versionNow } from './data-folder.ts';
+import { namesBelow, versionNow } from '../data-folder.ts';
 import { createLedgerDoubt } from './ledger-doubt.ts';
 import { takeUpLetter } from './letters.ts';
 import { takeOut } from './removal.ts';
@@ -71,7 +71,7 @@ export function createReconciliation(needs: ProducerNeeds) {
     try {
       return await takeOut(DATA_DIR, file, AFTER_LOAD === 'archive');
     } catch (error) {
-      log.warn({ file: file.name, err: error }, 'a loaded file could not leave the folder');
+      log.warn({ file: file.name, reason: messageOf(error) }, 'a loaded file could not leave the folder');
       return false;
     }
   }

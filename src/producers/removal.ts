@@ -5,7 +5,8 @@ import type { Logger } from 'pino';
 import { moveFile } from '../move-file.ts';
 import { versionOf, type IngestJob } from '../queues/ingest.ts';
 import { codeOf } from '../runtime.ts';
-import { ARCHIVE_FOLDER, versionNow } from './data-folder.ts';
+import { placesOf, versionNow } from '../data-folder.ts';
+import type { FileVersion } from '../datasets/dataset.ts';
 
 /** A hidden folder of the data folder for files that are on their way out. */
 const LEAVING_FOLDER = '.leaving';
@@ -30,7 +31,7 @@ export async function takeOut(dataDir: string, file: IngestJob, isArchived: bool
   }
   try {
     // A link is no data; what it leads to is a file of its own.
-    if (isArchived && !isLink) await archive(held, join(dataDir, ARCHIVE_FOLDER, file.name), versionOf(file));
+    if (isArchived && !isLink) await archive(dataDir, held, { name: file.name, version: versionOf(file) });
     else await unlink(held);
     return true;
   } catch (error) {
@@ -43,8 +44,9 @@ export async function takeOut(dataDir: string, file: IngestJob, isArchived: bool
  * Moves a file into the archive, which may be a file system of its own. It carries its version in its name where an earlier
  * one of the name is there, and where it becomes a copy, of which nothing else tells the version.
  */
-async function archive(held: string, wanted: string, version: string): Promise<void> {
-  const withVersion = `${wanted}.${version}`;
+async function archive(dataDir: string, held: string, version: FileVersion): Promise<void> {
+  const [, plain, versioned] = placesOf(version);
+  const [wanted, withVersion] = [join(dataDir, plain), join(dataDir, versioned)];
   await mkdir(dirname(wanted), { recursive: true });
   await moveFile(held, existsSync(wanted) ? withVersion : wanted, withVersion);
 }

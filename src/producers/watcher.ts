@@ -5,7 +5,7 @@ import { text } from 'node:stream/consumers';
 import type { Logger } from 'pino';
 import { datasetOf } from '../datasets/catalog.ts';
 import { versionOf, type IngestJob } from '../queues/ingest.ts';
-import { isScanned, versionNow } from './data-folder.ts';
+import { isScanned, versionNow } from '../data-folder.ts';
 
 /** A file that is written in place is queued after it has stood still for this long. */
 const STILL_MS = 200;

@@ -149,10 +149,9 @@ export async function connectStore(config: Config, log: Logger, keyspace = confi
     /** Runs a lightweight transaction, which is never retried. Resolves to whether it was applied. */
     runIf: async (query: string, parameters: readonly unknown[]): Promise<boolean> =>
       (await run(query, parameters, { isIdempotent: false })).wasApplied(),
-    /** Inserts a row that has no write time unless there is one of its key, as a lightweight transaction. */
-    insertIfNew: async (row: Row): Promise<void> => {
-      await run(`${batchQuery(row, 1)} IF NOT EXISTS`, valuesOf(row), { isIdempotent: false });
-    },
+    /** Inserts a row that has no write time unless there is one of its key, as `runIf`. */
+    insertIfNew: async (row: Row): Promise<boolean> =>
+      (await run(`${batchQuery(row, 1)} IF NOT EXISTS`, valuesOf(row), { isIdempotent: false })).wasApplied(),
     /** Reads all pages of a query, one page in memory. */
     rows: async function* (
       query: string,

@@ -97,6 +97,19 @@ export function ledgerRow(entry: LedgerEntry): Row {
   return { table: 'files', partition: entry.name, key: entry.version, columns: LEDGER_COLUMNS, values };
 }
 
+/**
+ * Writes the row of a version that could not be loaded, whose state was read before, undefined where it had no row.
+ * Resolves to whether that was still so: one that was loaded meanwhile stays loaded.
+ */
+export function recordDeadLetter(store: Store, row: Row, before: FileState | undefined): Promise<boolean> {
+  if (before === undefined) return store.insertIfNew(row);
+  const cells = row.columns.map((column, at) => ({ column, value: row.values[at] }));
+  const set = cells.filter(({ column, value }) => !['name', 'version'].includes(column) && value !== undefined);
+  const update = `UPDATE files SET ${set.map(({ column }) => `${column} = ?`).join(', ')}`;
+  const parameters = [...set.map(({ value }) => value), row.partition, row.key, before];
+  return store.runIf(`${update} WHERE name = ? AND version = ? IF state = ?`, parameters);
+}
+
 /** Takes a version out of the ledger, so that it is loaded again. */
 export async function forgetFile(store: Store, { name, version }: FileVersion): Promise<void> {
   await store.run('DELETE FROM files WHERE name = ? AND version = ?', [name, version]);

@@ -3,8 +3,10 @@ import { tmpdir } from 'node:os';
 import { join, resolve } from 'node:path';
 import { Cluster, Redis } from 'ioredis';
 import { afterAll, expect, inject, it } from 'vitest';
+import { openAll } from '../../src/commands/connect.ts';
 import { freePort } from '../../src/local/ports.ts';
 import { findRedisBinary, startRedis } from '../../src/local/redis.ts';
+import { createLetterRestorer } from '../../src/producers/letters.ts';
 import { eventually, openSpace } from '../integration/pipeline.ts';
 import { expectAllLoaded, startProvider } from '../integration/provider.ts';
 
@@ -85,4 +87,13 @@ it('a dead letter that is sent back by hand is tried again', async () => {
     expect(await failedAt()).toBeGreaterThan(before);
     expect(await space.letters()).toMatchObject([{ id: letter?.id, name }]);
   });
+});
+
+it('the node that holds the queues is asked whether it was started anew, not any of them', async () => {
+  const runtime = space.runtime();
+  const restore = createLetterRestorer(await openAll(runtime));
+  for (let n = 0; n < 10; n += 1) await restore();
+  await runtime.stop();
+  const keys = (await Promise.all(nodes.map((node) => node.keys('*:letters-restored:*')))).flat();
+  expect(keys).toHaveLength(1);
 });

@@ -324,6 +324,21 @@ describe('the board with a password', () => {
     expect(await tryWith('203.0.113.2', RIGHT)).toBe(429);
   });
 
+  it('believes no more of a proxy than that one', async () => {
+    const config = { ...board.config, BOARD_PROXIES: 1 };
+    const { url, close } = await listen(createBoard({ ...board, config }), { BOARD_HOST: '127.0.0.1', BOARD_PORT: 0 });
+    onTestFinished(async () => {
+      await close();
+    });
+    const tryWith = async (addresses: string, authorization: string) =>
+      (await send({ ...board, url }, '/metrics', { headers: { authorization, 'x-forwarded-for': addresses } })).status;
+    // What the client says of itself comes before what the proxy adds.
+    for (let guess = 0; guess < 10; guess += 1)
+      expect(await tryWith(`203.0.113.${guess}, 192.168.1.7`, 'Basic eDp5')).toBe(401);
+    expect(await tryWith('203.0.113.99, 192.168.1.7', RIGHT)).toBe(429);
+    expect(await tryWith('203.0.113.99, 192.168.1.8', RIGHT)).toBe(200);
+  });
+
   it('does not tell which of many guesses at once is right', async () => {
     const { hostname, port } = new URL(board.url);
     const guess = (authorization: string, more = '') =>

@@ -1,6 +1,11 @@
-import { readFile } from 'node:fs/promises';
+import { mkdir, readFile } from 'node:fs/promises';
 import { dirname, join } from 'node:path';
-import { expect, it } from 'vitest';
+import { expect, it, vi } from 'vitest';
+import { createMetrics } from '../../src/board/metrics.ts';
+import { createSnapshotReader } from '../../src/board/snapshot.ts';
+import { backfill } from '../../src/commands/backfill.ts';
+import { openAll } from '../../src/commands/connect.ts';
+import { showStatus } from '../../src/commands/status.ts';
 import { eventually, openSpace } from './pipeline.ts';
 import { events } from './records.ts';
 
@@ -22,4 +27,58 @@ it('a role whose heartbeat cannot be written says so, and works', async () => {
   await eventually(async () => expect(await complaints()).toBeGreaterThanOrEqual(2));
   await space.put('vehicles_events_1.json', events(1));
   await space.loaded(['vehicles_events_1.json']);
+});
+
+it('a reader of a pipe that is slow gets all that is printed', async () => {
+  const letters = space.queue('dead-letter');
+  const reason = 'a long story '.repeat(300);
+  await letters.addBulk(
+    Array.from({ length: 40 }, (_, n) => {
+      const name = `vehicles_events_of_${n}.json`;
+      return { name, data: { name, size: 1, mtimeNs: '1', reason, failedAt: n, attempts: 1 } };
+    }),
+  );
+  await eventually(async () => expect(await letters.getFailedCount()).toBe(40));
+  space.startRole('failed', ['sh', '-c', '"$@" list --json | { sleep 2; cat; }; echo ended', 'sh']);
+  await eventually(async () => expect(await said('failed')).toMatch(/^ended$/m));
+  const [printed = ''] = (await said('failed')).split('\n');
+  expect(JSON.parse(printed)).toHaveLength(40);
+});
+
+it('status and metrics tell of a paused queue, and of Cassandra where its days are not counted in time', async () => {
+  const runtime = space.runtime();
+  const needs = { ...(await openAll(runtime)), ...runtime };
+  const store = {
+    ...needs.store,
+    run: (query: string, parameters?: readonly unknown[]) =>
+      query.includes('count(*)') ? new Promise<never>(() => undefined) : needs.store.run(query, parameters),
+  };
+  await needs.verificationQueue.pause();
+  const readSnapshot = createSnapshotReader({ ...needs, store });
+  expect(await readSnapshot()).toMatchObject({
+    redis: { queues: { verification: { paused: true }, ingest: { paused: false } } },
+    cassandra: { today: null, yesterday: null, watermark: expect.any(String) },
+  });
+  const asked = performance.now();
+  const text = await createMetrics(needs, readSnapshot)();
+  expect(performance.now() - asked).toBeLessThan(1_500);
+  expect(text).toContain('vehicle_data_queue_paused{queue="verification"} 1\n');
+  expect(text).toContain('vehicle_data_queue_paused{queue="ingest"} 0\n');
+  expect(text).toContain('vehicle_data_cassandra_up 1\n');
+  const shown = vi.spyOn(process.stdout, 'write').mockReturnValue(true);
+  await showStatus(runtime, { json: false, watch: false });
+  const status = String(shown.mock.calls[0]?.[0]);
+  shown.mockRestore();
+  expect(status).toMatch(/^verification( +\d+)+ +paused$/m);
+  expect(status).toMatch(/^ingest( +\d+)+$/m);
+  await needs.verificationQueue.resume();
+  await runtime.stop();
+});
+
+it.each(['archive', '.leaving'])('backfill takes nothing from the folder %s', async (folder) => {
+  await mkdir(join(space.config.DATA_DIR, folder), { recursive: true });
+  const runtime = space.runtime();
+  const asked = backfill(runtime, join(space.config.DATA_DIR, folder), { json: true });
+  await expect(asked).rejects.toThrow(/never loaded from.*verify --repair/);
+  await runtime.stop();
 });

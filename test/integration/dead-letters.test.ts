@@ -2,10 +2,11 @@ import { mkdir, readdir, rename, rm, stat, symlink, utimes, writeFile } from 'no
 import { dirname, join } from 'node:path';
 import { Queue, UnrecoverableError, Worker } from 'bullmq';
 import { beforeAll, describe, expect, it, vi } from 'vitest';
-import { openAll } from '../../src/commands/connect.ts';
+import { openAll, openForWork } from '../../src/commands/connect.ts';
 import { discardFailed, listFailed, retryFailed, showFailed, type Selection } from '../../src/commands/failed.ts';
 import type { Runtime } from '../../src/runtime.ts';
-import { UsageError } from '../../src/config.ts';
+import { BadUsage, UsageError } from '../../src/config.ts';
+import { createDeadLetters } from '../../src/processors/dead-letter.ts';
 import { createLetterRestorer, takeUpLetter } from '../../src/producers/letters.ts';
 import { readVersions } from '../../src/storage/files.ts';
 import { eventually, openSpace, type Letter, type Space } from './pipeline.ts';
@@ -195,6 +196,9 @@ describe('a dead letter', async () => {
       showFailed(runtime, { ...some, files: ['vehicles_events_told.json'] }),
     );
     expect(shown).toContain(letter.reason);
+    const byReason = { ...some, reason: letter.reason };
+    expect(await command(space, (runtime) => showFailed(runtime, byReason))).toBe(shown);
+    await expect(command(space, (runtime) => showFailed(runtime, some))).rejects.toThrow(BadUsage);
     expect(await list(space)).toEqual(['vehicles_events_told.json']);
     await expect(command(space, (runtime) => showFailed(runtime, { ...some, files: ['none'] }))).rejects.toThrow(
       UsageError,
@@ -390,6 +394,49 @@ describe('a processor that dies while it moves a failed file to the dead letters
     for (const { reason } of await space.letters()) expect(reason).toBe('by hand');
     const states = (await space.ledger()).map(({ name, state }) => `${name} ${state}`).sort();
     expect(states).toEqual(names.map((name) => `${name} ${name === names[3] ? 'loaded' : 'dead_letter'}`).sort());
+  });
+});
+
+describe('a file that is loaded while its failed job is moved to the dead letters', async () => {
+  const space = await openSpace();
+
+  it.each([undefined, 'dead_letter'])('stays loaded, from the state %s', async (before) => {
+    const name = `vehicles_events_${before ?? 'new'}.json`;
+    const ingest = space.queue('ingest');
+    const connection = { url: space.config.REDIS_URL ?? '' };
+    const reject = () => Promise.reject(new UnrecoverableError('by hand'));
+    const failing = new Worker('ingest', reject, { connection, prefix: space.config.QUEUE_PREFIX });
+    await ingest.add(name, { name, size: 1, mtimeNs: '1' });
+    await eventually(async () => expect(await ingest.getFailedCount()).toBe(1));
+    await failing.close();
+    const insert = "INSERT INTO files (name, version, state, started_at) VALUES (?, '1-1', ?, 1)";
+    if (before !== undefined) await space.read(insert, [name, before]);
+
+    const runtime = space.runtime();
+    const needs = await openForWork(runtime);
+    let isLoaded = false;
+    const store = {
+      ...needs.store,
+      rows: async function* (...asked: Parameters<typeof needs.store.rows>) {
+        yield* needs.store.rows(...asked);
+        if (isLoaded || !asked[0].includes('FROM files WHERE name IN')) return;
+        isLoaded = true;
+        await space.read(insert, [name, 'loaded']);
+      },
+    };
+    const deadLetters = createDeadLetters({ ...needs, store });
+    deadLetters.onFailed((await needs.ingestQueue.getFailed())[0]);
+    await deadLetters.close();
+    expect(isLoaded).toBe(true);
+    expect(await statesOf(space, name)).toEqual(['loaded']);
+    expect(await space.letters()).toEqual([]);
+    // The next sweep finds it loaded.
+    const again = createDeadLetters(needs);
+    again.onFailed((await needs.ingestQueue.getFailed())[0]);
+    await again.close();
+    expect(await ingest.getFailedCount()).toBe(0);
+    expect(await space.letters()).toEqual([]);
+    await runtime.stop();
   });
 });
 

@@ -465,4 +465,25 @@ describe('a processor is stopped while files wait that were in one that died', a
     space.startProcessor();
     await space.loaded(names);
   });
+
+  it('nor is it that the lock of one was lost, as after a while without Redis', async () => {
+    const own = await openSpace();
+    const name = 'vehicles_events_slow.json';
+    await own.put(name, Array.from({ length: 2_000 }, (_, n) => events(100, { vehicle_id: `slow-${n}` })).flat());
+    const ingest = own.queue('ingest');
+    const watcher = own.startWatcher();
+    await eventually(async () => expect(await ingest.getJobCountByTypes('waiting', 'prioritized')).toBe(1));
+    await watcher.stop();
+    const redis = new Redis(own.config.REDIS_URL ?? '');
+    const [{ id = '' } = {}] = await ingest.getJobs(['waiting', 'prioritized']);
+    await redis.hset(ingest.toKey(id), 'stc', 1);
+    own.startProcessor();
+    const crashes = async () => (await ingest.getJob(id))?.data['crashes'] as number | undefined;
+    await eventually(async () => expect(await crashes()).toBe(1));
+    await redis.del(`${ingest.toKey(id)}:lock`);
+    await eventually(async () => expect(await crashes()).toBe(0));
+    redis.disconnect();
+    expect(await own.ledger()).toEqual([]);
+    await own.loaded([name], { withinMs: 120_000 });
+  });
 });

@@ -623,6 +623,7 @@ it('a run by hand that is stopped ends with a sentence, and goes on where a proc
   expect(said.split('\n').filter((line) => line !== '' && !line.startsWith('{'))).toEqual([
     'Stopped before the run was done; it goes on where a processor runs.',
   ]);
+  expect(said).toContain('the queue is paused: resume it in Bull Board');
   await queue.resume();
   own.startProcessor();
   await eventually(async () => expect(await queue.getCompletedCount()).toBe(1));

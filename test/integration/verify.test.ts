@@ -9,7 +9,6 @@ import { createSnapshotReader } from '../../src/board/snapshot.ts';
 import { openAll } from '../../src/commands/connect.ts';
 import { verifyFiles } from '../../src/commands/verify.ts';
 import { verify } from '../../src/processors/verification.ts';
-import { allFiles } from '../../src/producers/data-folder.ts';
 import type { VerificationReport } from '../../src/queues/verification.ts';
 import { eventually, openSpace, type Space } from './pipeline.ts';
 import { startProvider } from './provider.ts';
@@ -350,7 +349,7 @@ it('a ledger row that is taken out while its file is compared stays out, for the
       return opened.store.run(query, parameters);
     },
   };
-  const options = { files: () => allFiles(space.config.DATA_DIR), share: 1, repair: true, goesOn: () => !isOut };
+  const options = { share: 1, repair: true, goesOn: () => !isOut };
   expect(await verify({ ...opened, store }, options)).toMatchObject({ files: 1, differences: 0 });
   expect(isOut).toBe(true);
   expect(await space.ledger()).toEqual([]);
@@ -374,7 +373,7 @@ it('a file that the provider replaces while it is compared is not taken for the 
       await space.put(name, events(5, { vehicle_id: 'new' }));
     },
   };
-  const options = { files: () => allFiles(space.config.DATA_DIR), share: 1, repair: true, goesOn: () => true };
+  const options = { share: 1, repair: true, goesOn: () => true };
   expect(await verify({ ...opened, store }, options)).toMatchObject({ files: 0, differences: 0 });
   expect(isReplaced).toBe(true);
   expect(await space.read('SELECT DISTINCT vehicle_id, day FROM vehicle_events')).toHaveLength(1);

@@ -6,7 +6,7 @@ import { setImmediate as turn } from 'node:timers/promises';
 import { execa } from 'execa';
 import { expect, it, onTestFinished } from 'vitest';
 import { openDataFile } from '../../src/processors/data-file.ts';
-import { allFiles, namesBelow, versionNow } from '../../src/producers/data-folder.ts';
+import { allFiles, namesBelow, versionNow } from '../../src/data-folder.ts';
 
 it('a file whose path is too long for the system hides nothing else, and it is said what is wrong with it', async () => {
   const folder = await mkdtemp(join(tmpdir(), 'data-folder-'));

@@ -3,7 +3,7 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { pino } from 'pino';
 import { afterAll, beforeEach, expect, it } from 'vitest';
-import { versionNow } from '../../src/producers/data-folder.ts';
+import { versionNow } from '../../src/data-folder.ts';
 import { putBackLeaving, takeOut } from '../../src/producers/removal.ts';
 
 const log = pino({ level: 'silent' });

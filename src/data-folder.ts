@@ -2,9 +2,10 @@ import { lstatSync, opendirSync, statSync, type BigIntStats, type Dir } from 'no
 import { opendir } from 'node:fs/promises';
 import { join, relative, sep } from 'node:path';
 import { setImmediate as breathe } from 'node:timers/promises';
-import { datasetOf } from '../datasets/catalog.ts';
-import type { IngestJob } from '../queues/ingest.ts';
-import { isOfSystem } from '../runtime.ts';
+import { datasetOf } from './datasets/catalog.ts';
+import type { FileVersion } from './datasets/dataset.ts';
+import type { IngestJob } from './queues/ingest.ts';
+import { isOfSystem } from './runtime.ts';
 
 /** Where files go with AFTER_LOAD=archive: a folder of the data folder that is never scanned. */
 export const ARCHIVE_FOLDER = 'archive';
@@ -47,10 +48,23 @@ function openFolder(path: string, needed: boolean): Dir | undefined {
 const NAMES_A_TURN = 500;
 
 /**
- * Every file of the data folder and of the archive: the name that the ledger knows it by, the path where it lies, and the
- * version that its name there tells, if it does.
+ * The name that the ledger knows a file by, the path below the data folder where it lies, and the version that its name
+ * there tells, if it does.
  */
-export async function* allFiles(dataDir: string): AsyncGenerator<{ name: string; path: string; version?: string }> {
+export interface StoredFile {
+  readonly name: string;
+  readonly path: string;
+  readonly version?: string;
+}
+
+/** The paths where a loaded version of a name may lie: the folder, and the archive, where it may carry its version. */
+export function placesOf({ name, version }: FileVersion): readonly [string, string, string] {
+  const archived = `${ARCHIVE_FOLDER}/${name}`;
+  return [name, archived, `${archived}.${version}`];
+}
+
+/** Every file of the data folder and of the archive. */
+export async function* allFiles(dataDir: string): AsyncGenerator<StoredFile> {
   let seen = 0;
   for (const name of namesBelow(dataDir)) {
     if ((seen += 1) % NAMES_A_TURN === 0) await breathe();
