@@ -95,7 +95,7 @@ describe('the environment', () => {
   it.each(['everyone', '12', '10.0.0.0/33', '10.0.0.0/x', 'loopback,,', 'proxy.example'])(
     'takes no proxies %s',
     (list) => {
-      expect(problemOf({ BOARD_PROXIES: list })).toContain('BOARD_PROXIES: not addresses');
+      expect(problemOf({ BOARD_PROXIES: list })).toContain('BOARD_PROXIES: not a number of proxies');
     },
   );
 
