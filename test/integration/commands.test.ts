@@ -30,6 +30,7 @@ it('a role whose heartbeat cannot be written says so, and works', async () => {
 });
 
 it('a reader of a pipe that is slow gets all that is printed', async () => {
+  space.startProcessor();
   const letters = space.queue('dead-letter');
   const reason = 'a long story '.repeat(300);
   await letters.addBulk(
