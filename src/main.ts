@@ -46,7 +46,7 @@ function exitCodeOf(error: unknown): number {
   const { message, stack } = error instanceof Error ? error : new Error(String(error));
   // An error of the system, as of a folder that is not there, names what is wrong.
   const isKnown = error instanceof UsageError || isRedisAnswer(message) || isOfSystem(error);
-  const ofStore = `Cassandra failed: ${message} \`npx pipeline doctor\` looks at it; then run this again.`;
+  const ofStore = `Cassandra failed (${message}): \`npx pipeline doctor\` looks at it; run this again then.`;
   process.stderr.write(`${isOfCassandra(error) ? ofStore : isKnown ? message : stack}\n`);
   return error instanceof BadUsage ? BAD_USAGE : FAILED;
 }

@@ -31,7 +31,9 @@ export async function aggregateNow(runtime: Runtime, options: { rebuild: boolean
   for (;;) {
     const job = await needs.aggregationQueue.add('run by hand', { rebuild: options.rebuild });
     const finished = job.waitUntilFinished(events).catch((error: unknown) => {
-      throw new UsageError(`The run failed: ${messageOf(error)} \`npx pipeline doctor\` says more; then run it again.`);
+      throw new UsageError(
+        `The run failed (${messageOf(error)}): \`npx pipeline doctor\` looks at the stores; run it again then.`,
+      );
     });
     result = await Promise.race([finished, stopped]);
     if (result.outcome === 'done') break;
