@@ -82,7 +82,7 @@ export async function openSpace(stores: Stores, changes: Readonly<Record<string,
   function startRole(role: string, args: readonly string[] = []): Role {
     started += 1;
     const path = join(folder, `${role}-${started}.log`);
-    const child = execa(process.execPath, [...args, PROGRAM, role], {
+    const child = execa(process.execPath, ['--max-semi-space-size=16', ...args, PROGRAM, role], {
       // Not in the repository, whose .env is not meant here.
       cwd: folder,
       env: environment,
