@@ -8,7 +8,7 @@ import type { IngestJob } from './queues/ingest.ts';
 import { isOfSystem } from './runtime.ts';
 
 /** Where files go with AFTER_LOAD=archive: a folder of the data folder that is never scanned. */
-export const ARCHIVE_FOLDER = 'archive';
+const ARCHIVE_FOLDER = 'archive';
 
 /** Whether a folder, named by its path below the data folder, is looked into. */
 export function isScanned(path: string): boolean {

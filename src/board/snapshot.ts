@@ -41,12 +41,12 @@ export function createSnapshotReader({ store, log, ...queues }: SnapshotNeeds) {
   const askToday = boundedRead(log, () => dayTotals(store, dayOf(store.now())));
   const askYesterday = boundedRead(log, () => dayTotals(store, dayOf(store.now() - DAY_MS)));
   return async (withDays = true) => {
-    const askDays = withDays ? [askToday(), askYesterday()] : [];
-    const [redis, watermark, today = null, yesterday = null] = await Promise.all([
+    const [redis, watermark, today, yesterday] = await Promise.all([
       askRedis(),
       askWatermark(),
-      ...askDays,
-    ] as const);
+      withDays ? askToday() : null,
+      withDays ? askYesterday() : null,
+    ]);
     const cassandra = watermark && { ...watermark, today, yesterday };
     return { at: new Date().toISOString(), redis, cassandra };
   };

@@ -26,11 +26,14 @@ export interface Selection {
 
 type Letter = Job<DeadLetterJob, void>;
 
-function matches({ id = '', data }: Letter, { files, name, reason, olderThan, newerThan }: Selection): boolean {
+const isCalled = ({ id, data }: Letter, idOrName: string) => idOrName === id || idOrName === data.name;
+
+function matches(letter: Letter, { files, name, reason, olderThan, newerThan }: Selection): boolean {
+  const { data } = letter;
   if (!deadLetterJobSchema.safeParse(data).success) return false;
   const ageMs = Date.now() - data.failedAt;
   return (
-    (files.length === 0 || files.includes(id) || files.includes(data.name)) &&
+    (files.length === 0 || files.some((file) => isCalled(letter, file))) &&
     data.name.includes(name ?? '') &&
     data.reason.toLowerCase().includes(reason?.toLowerCase() ?? '') &&
     ageMs >= (olderThan ?? -Infinity) &&
@@ -48,8 +51,7 @@ async function select(runtime: Runtime, selection: Selection): Promise<Letter[]>
     const page = await Promise.all(ids.slice(start, start + PAGE).map((id) => deadLetterQueue.getJob(id)));
     selected.push(...page.filter((letter) => letter !== undefined).filter((letter) => matches(letter, selection)));
   }
-  const isOf = (file: string) => selected.some(({ id, data }) => file === id || file === data.name);
-  const unknown = selection.files.filter((file) => !isOf(file));
+  const unknown = selection.files.filter((file) => !selected.some((letter) => isCalled(letter, file)));
   if (unknown.length > 0) throw new UsageError(`No such dead letter: ${printable(unknown.join(', '))}.`);
   return selected;
 }

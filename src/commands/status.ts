@@ -31,7 +31,7 @@ function textOf({ at, redis, cassandra }: Snapshot): string {
     row('queue', STATES);
     for (const [name, { paused, ...counts }] of Object.entries(redis.queues)) {
       const cells = STATES.map((state) => counts[state]);
-      row(name, paused ? [...cells, '  paused'] : cells);
+      row(name, paused ? [...cells, 'paused'] : cells);
     }
     const waits = `the oldest waits ${redis.oldestWaitingSeconds.toFixed(1)} s`;
     lines.push('', `${redis.filesPerMinute} files in the last minute, ${waits}, ${redis.workers.length} processor(s)`);

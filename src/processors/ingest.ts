@@ -186,18 +186,18 @@ async function ingestSuspect(
   if (crashes >= MAX_CRASHES) throw new UnrecoverableError(`ended ${MAX_CRASHES + 1} processors that were loading it`);
   await job.updateData({ ...file, crashes: crashes + 1 });
   const takeBack = () => job.updateData({ ...file, crashes });
-  const onClosing = () => void takeBack().catch(() => undefined);
+  const tryToTakeBack = () => void takeBack().catch(() => undefined);
   const onLocksLost = (jobs: readonly string[]) => {
-    if (jobs.includes(String(job.id))) onClosing();
+    if (jobs.includes(String(job.id))) tryToTakeBack();
   };
-  worker.once('closing', onClosing).on('lockRenewalFailed', onLocksLost);
+  worker.once('closing', tryToTakeBack).on('lockRenewalFailed', onLocksLost);
   try {
     return await ingest(job, wanted, needs);
   } catch (error) {
     await takeBack();
     throw error;
   } finally {
-    worker.off('closing', onClosing).off('lockRenewalFailed', onLocksLost);
+    worker.off('closing', tryToTakeBack).off('lockRenewalFailed', onLocksLost);
   }
 }
 

@@ -304,6 +304,17 @@ describe('the board with a password', () => {
     expect((await send(board, '/', { headers: { host: 'board.example', authorization: RIGHT } })).status).toBe(200);
   });
 
+  /** A board that believes these proxies: what it answers to whom a proxy names, and a login. */
+  async function tryBehind(proxies: string | number) {
+    const config = { ...board.config, BOARD_PROXIES: proxies };
+    const { url, close } = await listen(createBoard({ ...board, config }), { BOARD_HOST: '127.0.0.1', BOARD_PORT: 0 });
+    onTestFinished(async () => {
+      await close();
+    });
+    return async (addresses: string, authorization: string) =>
+      (await send({ url }, '/metrics', { headers: { authorization, 'x-forwarded-for': addresses } })).status;
+  }
+
   it('tells apart whose requests a proxy passes on', async () => {
     const tryWith = async (address: string, authorization: string) =>
       (await send(board, '/metrics', { headers: { authorization, 'x-forwarded-for': address } })).status;
@@ -313,25 +324,13 @@ describe('the board with a password', () => {
   });
 
   it('believes only the proxies that it is told of', async () => {
-    const config = { ...board.config, BOARD_PROXIES: '192.0.2.1' };
-    const { url, close } = await listen(createBoard({ ...board, config }), { BOARD_HOST: '127.0.0.1', BOARD_PORT: 0 });
-    onTestFinished(async () => {
-      await close();
-    });
-    const tryWith = async (address: string, authorization: string) =>
-      (await send({ ...board, url }, '/metrics', { headers: { authorization, 'x-forwarded-for': address } })).status;
+    const tryWith = await tryBehind('192.0.2.1');
     for (let guess = 0; guess < 10; guess += 1) expect(await tryWith('203.0.113.1', 'Basic eDp5')).toBe(401);
     expect(await tryWith('203.0.113.2', RIGHT)).toBe(429);
   });
 
   it('believes no more of a proxy than that one', async () => {
-    const config = { ...board.config, BOARD_PROXIES: 1 };
-    const { url, close } = await listen(createBoard({ ...board, config }), { BOARD_HOST: '127.0.0.1', BOARD_PORT: 0 });
-    onTestFinished(async () => {
-      await close();
-    });
-    const tryWith = async (addresses: string, authorization: string) =>
-      (await send({ ...board, url }, '/metrics', { headers: { authorization, 'x-forwarded-for': addresses } })).status;
+    const tryWith = await tryBehind(1);
     // What the client says of itself comes before what the proxy adds.
     for (let guess = 0; guess < 10; guess += 1)
       expect(await tryWith(`203.0.113.${guess}, 192.168.1.7`, 'Basic eDp5')).toBe(401);

@@ -9,7 +9,7 @@ import { BadUsage, UsageError } from '../../src/config.ts';
 import { createDeadLetters } from '../../src/processors/dead-letter.ts';
 import { createLetterRestorer, takeUpLetter } from '../../src/producers/letters.ts';
 import { readVersions } from '../../src/storage/files.ts';
-import { eventually, openSpace, type Letter, type Space } from './pipeline.ts';
+import { afterFirstLookUp, eventually, openSpace, type Letter, type Space } from './pipeline.ts';
 import { idOf } from './recomputation.ts';
 import { events } from './records.ts';
 
@@ -65,6 +65,15 @@ const retry = (space: Space, selection: Partial<Selection>) =>
 async function list(space: Space, selection: Partial<Selection> = {}): Promise<string[]> {
   const text = await command(space, (runtime) => listFailed(runtime, { ...some, ...selection }));
   return (JSON.parse(text) as { name: string }[]).map(({ name }) => name).sort();
+}
+
+/** Fails so many ingest jobs for good, as a processor without the mover: they stay where they are. */
+async function failJobs(space: Space, count: number): Promise<void> {
+  const connection = { url: space.config.REDIS_URL ?? '' };
+  const reject = () => Promise.reject(new UnrecoverableError('by hand'));
+  const failing = new Worker('ingest', reject, { connection, prefix: space.config.QUEUE_PREFIX });
+  await eventually(async () => expect(await space.queue('ingest').getFailedCount()).toBe(count));
+  await failing.close();
 }
 
 const letterNames = async (space: Space) => (await space.letters()).map(({ name }) => name).sort();
@@ -360,17 +369,7 @@ describe('a processor that dies while it moves a failed file to the dead letters
     const ingest = space.queue('ingest');
     await eventually(async () => expect(await ingest.getJobCountByTypes('waiting', 'prioritized')).toBe(4));
     await watcher.stop();
-    // A processor without the mover: the failed jobs stay where they are.
-    const { connection, prefix } = {
-      connection: { url: space.config.REDIS_URL ?? '' },
-      prefix: space.config.QUEUE_PREFIX,
-    };
-    const failing = new Worker('ingest', () => Promise.reject(new UnrecoverableError('by hand')), {
-      connection,
-      prefix,
-    });
-    await eventually(async () => expect(await ingest.getFailedCount()).toBe(4));
-    await failing.close();
+    await failJobs(space, 4);
     for (const job of await ingest.getFailed()) {
       const version = `${String(job.data['size'])}-${String(job.data['mtimeNs'])}`;
       const state = job.name === names[3] ? 'loaded' : 'dead_letter';
@@ -403,27 +402,18 @@ describe('a file that is loaded while its failed job is moved to the dead letter
   it.each([undefined, 'dead_letter'])('stays loaded, from the state %s', async (before) => {
     const name = `vehicles_events_${before ?? 'new'}.json`;
     const ingest = space.queue('ingest');
-    const connection = { url: space.config.REDIS_URL ?? '' };
-    const reject = () => Promise.reject(new UnrecoverableError('by hand'));
-    const failing = new Worker('ingest', reject, { connection, prefix: space.config.QUEUE_PREFIX });
     await ingest.add(name, { name, size: 1, mtimeNs: '1' });
-    await eventually(async () => expect(await ingest.getFailedCount()).toBe(1));
-    await failing.close();
+    await failJobs(space, 1);
     const insert = "INSERT INTO files (name, version, state, started_at) VALUES (?, '1-1', ?, 1)";
     if (before !== undefined) await space.read(insert, [name, before]);
 
     const runtime = space.runtime();
     const needs = await openForWork(runtime);
     let isLoaded = false;
-    const store = {
-      ...needs.store,
-      rows: async function* (...asked: Parameters<typeof needs.store.rows>) {
-        yield* needs.store.rows(...asked);
-        if (isLoaded || !asked[0].includes('FROM files WHERE name IN')) return;
-        isLoaded = true;
-        await space.read(insert, [name, 'loaded']);
-      },
-    };
+    const store = afterFirstLookUp(needs.store, async () => {
+      isLoaded = true;
+      await space.read(insert, [name, 'loaded']);
+    });
     const deadLetters = createDeadLetters({ ...needs, store });
     deadLetters.onFailed((await needs.ingestQueue.getFailed())[0]);
     await deadLetters.close();

@@ -12,6 +12,7 @@ import { processJobs } from '../../src/commands/process.ts';
 import { watch } from '../../src/commands/watch.ts';
 import { parseConfig, type Config } from '../../src/config.ts';
 import { createShutdown, type Runtime } from '../../src/runtime.ts';
+import type { Store } from '../../src/storage/client.ts';
 import { createClient } from '../../src/storage/driver.ts';
 import { migrate } from '../../src/storage/migrations.ts';
 
@@ -110,6 +111,21 @@ function plainRow(row: types.Row): StoredRow {
 /** Waits until an assertion holds. */
 export function eventually<T>(assertion: () => Promise<T> | T, { withinMs = 20_000 } = {}): Promise<T> {
   return vi.waitFor(assertion, { timeout: withinMs, interval: 100 });
+}
+
+/** A store that calls back once, right after the ledger was first asked for some names. */
+export function afterFirstLookUp<Wrapped extends Pick<Store, 'rows'>>(
+  store: Wrapped,
+  act: () => Promise<unknown>,
+): Wrapped {
+  let isDone = false;
+  const rows: Store['rows'] = async function* (...asked) {
+    yield* store.rows(...asked);
+    if (isDone || !asked[0].includes('FROM files WHERE name IN')) return;
+    isDone = true;
+    await act();
+  };
+  return { ...store, rows };
 }
 
 /** The stores that the whole run shares. */

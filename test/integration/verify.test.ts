@@ -10,7 +10,7 @@ import { openAll } from '../../src/commands/connect.ts';
 import { verifyFiles } from '../../src/commands/verify.ts';
 import { verify } from '../../src/processors/verification.ts';
 import type { VerificationReport } from '../../src/queues/verification.ts';
-import { eventually, openSpace, type Space } from './pipeline.ts';
+import { afterFirstLookUp, eventually, openSpace, type Space } from './pipeline.ts';
 import { startProvider } from './provider.ts';
 import { idOf, storedSummaries, summariesOf } from './recomputation.ts';
 import { event, events, status } from './records.ts';
@@ -364,15 +364,10 @@ it('a file that the provider replaces while it is compared is not taken for the 
   const runtime = space.runtime();
   const opened = await openAll(runtime);
   let isReplaced = false;
-  const store = {
-    ...opened.store,
-    rows: async function* (...asked: Parameters<typeof opened.store.rows>) {
-      yield* opened.store.rows(...asked);
-      if (!asked[0].includes('FROM files WHERE name IN') || isReplaced) return;
-      isReplaced = true;
-      await space.put(name, events(5, { vehicle_id: 'new' }));
-    },
-  };
+  const store = afterFirstLookUp(opened.store, async () => {
+    isReplaced = true;
+    await space.put(name, events(5, { vehicle_id: 'new' }));
+  });
   const options = { share: 1, repair: true, goesOn: () => true };
   expect(await verify({ ...opened, store }, options)).toMatchObject({ files: 0, differences: 0 });
   expect(isReplaced).toBe(true);
