@@ -10,11 +10,17 @@ import { startServer, type Place } from './server.ts';
  * it some. As their timers may be late by so many ns (prctl(2), PR_SET_TIMERSLACK), they look less often.
  */
 const TIMER_SLACK_NS = 2_000_000;
-/** Sets it, where there is such a thing, for the command that takes the shell's place. */
-const WITH_TIMER_SLACK = [
+/**
+ * How much Cassandra gives way, as in nice(1): its many threads would else take turns with the one thread of a processor that
+ * gives it work. Where each session has its share of the processor (sched(7), autogroup), the session has to give way.
+ */
+const NICENESS = 10;
+const own = (file: string, value: number) => `echo ${value} >/proc/self/${file}`;
+/** Sets what the system knows of these for the command that takes the shell's place. */
+const GIVING_WAY = [
   'sh',
   '-c',
-  `{ echo ${TIMER_SLACK_NS} >/proc/self/timerslack_ns; } 2>/dev/null; exec "$@"`,
+  `{ ${own('timerslack_ns', TIMER_SLACK_NS)}; ${own('autogroup', NICENESS)}; } 2>/dev/null; exec nice -n ${NICENESS} "$@"`,
   'sh',
 ];
 
@@ -64,11 +70,6 @@ export async function startCassandra(
     classPath,
     'org.apache.cassandra.service.CassandraDaemon',
   ];
-  const server = await startServer(
-    'Cassandra',
-    [...WITH_TIMER_SLACK, 'java', ...jvm, ...main],
-    'Startup complete',
-    options,
-  );
+  const server = await startServer('Cassandra', [...GIVING_WAY, 'java', ...jvm, ...main], 'Startup complete', options);
   return { ...server, datacenter: 'datacenter1' };
 }
