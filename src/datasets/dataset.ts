@@ -14,9 +14,9 @@ import { DAY_MS, parseTime, type Moment } from './time.ts';
 type Value = string | number | bigint | Date | null | undefined;
 
 /**
- * One row to write; `values` are in the order of `columns`, undefined leaves one unset. Rows of one table with the same
- * texts as `partition` and `key` are the same row, of which the later one counts; with a `timestamp`, the write time in
- * µs, the one with the greatest, and of equal times the one with the greater `rank`.
+ * One row to write; `values` are in the order of `columns`, undefined leaves one unset, a time is a Date or in ms since the
+ * epoch. Rows of one table with the same texts as `partition` and `key` are the same row, of which the later one counts;
+ * with a `timestamp`, the write time in µs, the one with the greatest, and of equal times the one with the greater `rank`.
  */
 export interface Row {
   readonly table: string;
@@ -166,7 +166,7 @@ export function createDataset({ name, prefix, timeField, idColumn, fields, rows 
       const id = contentId(joinMembers(members));
       const hasUnknown = members.keys.length > names.length;
       const unknown = hasUnknown ? joinMembers(members, (key) => !slots.has(key)) : undefined;
-      values[1] = new Date(time.ms);
+      values[1] = time.ms;
       values.push(time.nanos, id, unknown, lineage.name, lineage.version);
       return take({ vehicleId: String(values[0]), time, id, values });
     },

@@ -1,4 +1,4 @@
-import type { ChangeLog, TouchedHour } from '../storage/change-log.ts';
+import type { ChangeLog } from '../storage/change-log.ts';
 import type { Store } from '../storage/client.ts';
 import { rejectionRow, type RejectedRecord } from '../storage/files.ts';
 import type { Row } from '../datasets/dataset.ts';
@@ -73,11 +73,10 @@ export async function loadFile(
   for await (const { taken, rejected, bytesRead } of chunksOf(file, checked, options)) {
     // Nothing is written that was read of another version.
     if (checked.chunks === undefined && !isSameVersion(file)) throw new Error('changed while it was read');
-    const touched = new Map<string, TouchedHour>();
-    for (const { touched: key } of taken) if (key !== undefined) touched.set(`${key.hour} ${key.vehicleId}`, key);
+    const touched = taken.flatMap((record) => record.touched ?? []);
     const rejections = rejected.map((record) => rejectionRow(context.lineage, record, store.now()));
     const rows = [...taken.flatMap((record) => record.rows), ...rejections];
-    await announced(context.lineage, [...touched.values()], () => writeRows(rows));
+    await announced(context.lineage, touched, () => writeRows(rows));
     onProgress(bytesRead);
   }
 }
