@@ -14,7 +14,7 @@ const TIMER_SLACK_NS = 2_000_000;
  * How much Cassandra gives way, as in nice(1): its many threads would else take turns with the one thread of a processor that
  * gives it work. Where each session has its share of the processor (sched(7), autogroup), the session has to give way.
  */
-const NICENESS = 10;
+const NICENESS = 5;
 const own = (file: string, value: number) => `echo ${value} >/proc/self/${file}`;
 /** Sets what the system knows of these for the command that takes the shell's place. */
 const GIVING_WAY = [
