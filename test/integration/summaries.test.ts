@@ -190,6 +190,22 @@ describe('a summary', async () => {
     expect(await storedSummaries(own.read)).toEqual(summariesOf(records));
   });
 
+  it('is made anew when the watermark is older than what the change log keeps', async () => {
+    await load(...events(3, { vehicle_id: 'expired' }));
+    await expectRecomputation();
+    await own.read(`DELETE FROM hourly_summary WHERE vehicle_id = 'expired' AND ${day}`);
+    const lastMonth = Date.now() - 29.5 * 86_400_000;
+    await eventually(async () => {
+      // A run that had claimed its window before moves the watermark on.
+      await own.read(`UPDATE aggregation_state SET watermark = ${lastMonth} WHERE job = 'summaries' IF EXISTS`);
+      await run(own);
+      const runs = await own.read('SELECT kind, window_start, outcome FROM aggregation_runs');
+      const ended = { kind: 'rebuild', window_start: new Date(lastMonth).toISOString(), outcome: 'done' };
+      expect(runs.map(({ kind, window_start, outcome }) => ({ kind, window_start, outcome }))).toContainEqual(ended);
+    });
+    expect(await storedSummaries(own.read)).toEqual(summariesOf(records));
+  });
+
   it('of a day is removed by a rebuild when neither events nor hours stand behind it', async () => {
     await load(...events(3, { vehicle_id: 'no-hours' }), ...events(3, { vehicle_id: 'only-by-day' }));
     await expectRecomputation();
