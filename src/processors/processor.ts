@@ -17,31 +17,27 @@ export interface ProcessorNeeds extends Queues {
 }
 
 /**
- * What every worker has in common. A lock is renewed at half of its time, so a job of a killed processor is back within
- * 15 s. Stalls are not limited by BullMQ: past its limit a job would fail in another worker, without a processor.
+ * Starts a worker that logs what goes wrong in it and between it and Redis. A lock is renewed at half of its time, so a job
+ * of a killed processor is back within 15 s. Stalls are not limited by BullMQ: past its limit a job would fail in another
+ * worker, without a processor.
  */
-function workerOptions({ queues, workerName }: ProcessorNeeds): WorkerOptions {
-  return {
-    connection: queues.connection,
-    prefix: queues.prefix,
-    name: workerName,
+export function startWorker<Data, Result>(
+  queue: string,
+  run: Processor<Data, Result>,
+  { queues: { connection, prefix }, workerName: name, log }: ProcessorNeeds,
+  options: Partial<WorkerOptions> = {},
+): Worker<Data, Result> {
+  const worker = new Worker<Data, Result>(queue, run, {
+    connection,
+    prefix,
+    name,
     lockDuration: 10_000,
     stalledInterval: 5_000,
     maxStalledCount: Number.MAX_SAFE_INTEGER,
     runRetryDelay: 1_000,
     metrics: { maxDataPoints: 24 * 60 },
-  };
-}
-
-/** Starts a worker that logs what goes wrong in it and between it and Redis. */
-export function startWorker<Data, Result>(
-  queue: string,
-  run: Processor<Data, Result>,
-  needs: ProcessorNeeds,
-  options: Partial<WorkerOptions> = {},
-): Worker<Data, Result> {
-  const { log } = needs;
-  const worker = new Worker<Data, Result>(queue, run, { ...workerOptions(needs), ...options });
+    ...options,
+  });
   worker.on('error', (error) => log.warn({ queue, reason: error.message }, 'worker error'));
   worker.on('failed', (job, error) => {
     // To fail is how a dead letter waits there, which was told before.
