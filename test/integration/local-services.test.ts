@@ -1,7 +1,7 @@
 import { once } from 'node:events';
 import { chmod, mkdtemp, readdir, readFile, rm, symlink, writeFile } from 'node:fs/promises';
 import { createServer, type Server } from 'node:net';
-import { tmpdir } from 'node:os';
+import { getPriority, tmpdir } from 'node:os';
 import { join, resolve } from 'node:path';
 import { Client } from 'cassandra-driver';
 import { execa } from 'execa';
@@ -166,6 +166,14 @@ describe('a local Cassandra', () => {
     const second = await cassandraIn(folder);
     expect(await query(second, 'SELECT n FROM kept.rows')).toHaveLength(200);
     expect(await readFile(join(folder, 'console.log'), 'utf8')).toContain('Startup complete');
+  });
+
+  it('gives way to other processes', async () => {
+    const { pid } = await cassandraIn(folder);
+    expect(getPriority(pid)).toBe(Math.min(getPriority() + 5, 19));
+    // The session counts where sessions share the processor; other systems know of no such thing.
+    const session = await readFile(`/proc/${pid}/autogroup`, 'utf8').catch(() => 'nice 5\n');
+    expect(session).toMatch(/nice 5$/m);
   });
 
   it('says why it does not start', async () => {
