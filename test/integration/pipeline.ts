@@ -265,8 +265,8 @@ export async function openSpace(
   }
 
   function startRole(role: string, through: readonly string[] = []): Role {
-    // With the first line of the program, which tells Node how much memory it may take.
-    const child = execa('env', [...through, process.execPath, '--max-semi-space-size=16', PROGRAM, role], {
+    // By the first line of the program, which tells Node how much memory it may take.
+    const child = execa('env', [...through, PROGRAM, role], {
       // Not in the repository, whose .env is not the tests'.
       cwd: folder,
       env: { ...environment, LOG_LEVEL: 'debug', LOG_FORMAT: 'json' },
