@@ -25,14 +25,9 @@ async function readConfig(command: string): Promise<Config> {
   if (existsSync('.env')) process.loadEnvFile('.env');
   const config = parseConfig(process.env);
   if (['start', 'services', 'generate'].includes(command)) return config;
-  const local = await findLocalServices(config.LOCAL_DIR);
-  const node = config.CASSANDRA_CONTACT_POINTS === undefined ? local?.cassandra : undefined;
-  return {
-    ...config,
-    REDIS_URL: config.REDIS_URL ?? local?.redisUrl,
-    ...(node && { CASSANDRA_CONTACT_POINTS: [node.contactPoint], CASSANDRA_PORT: node.port }),
-    ...(node && { CASSANDRA_LOCAL_DATACENTER: node.datacenter }),
-  };
+  const { REDIS_URL, ...cassandra } = await findLocalServices(config.LOCAL_DIR);
+  const isLocal = config.CASSANDRA_CONTACT_POINTS === undefined;
+  return { ...config, REDIS_URL: config.REDIS_URL ?? REDIS_URL, ...(isLocal && cassandra) };
 }
 
 /** Whether the driver says that Cassandra is away, overloaded or refuses something. By name, as few commands load it. */

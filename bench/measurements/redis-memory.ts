@@ -17,7 +17,7 @@ export const redisMemory: Measurement = {
     const run = async (round: number) => {
       const space = await openSpace(stores);
       const queues = await connectQueues(space.config, pino({ level: 'silent' }));
-      const ingestQueue = createIngestQueue(queues);
+      const ingestQueue = createIngestQueue(queues, space.config.INGEST_ATTEMPTS);
       const used = async () => Number(/used_memory:(\d+)/.exec(await space.redis.info('memory'))?.[1]);
       try {
         const provider = createProvider(providerOf(round, { records: 0 }));
@@ -31,7 +31,7 @@ export const redisMemory: Measurement = {
               mtimeNs: String(BigInt(Date.now()) * 1_000_000n + BigInt(queued + index)),
             };
           });
-          await enqueueFiles(ingestQueue, page, { attempts: space.config.INGEST_ATTEMPTS, backlog: true });
+          await enqueueFiles(ingestQueue, page, { backlog: true });
         }
         const waiting = await space.unfinished();
         if (waiting !== files) throw new Error(`${waiting} files are queued, not ${files}`);

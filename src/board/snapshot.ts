@@ -7,6 +7,7 @@ import type { VerificationReport } from '../queues/verification.ts';
 import { readAggregationState } from '../storage/aggregation-state.ts';
 import type { Store } from '../storage/client.ts';
 import { dayTotals } from '../storage/summaries.ts';
+import { oneAtATime } from '../storage/together.ts';
 
 export type SnapshotNeeds = Queues & { readonly store: Store; readonly log: Logger };
 
@@ -15,17 +16,12 @@ export type SnapshotNeeds = Queues & { readonly store: Store; readonly log: Logg
  * under way is waited for instead of asking again, so that questions to a store that is away do not pile up.
  */
 export function boundedRead<T>(log: Logger, read: () => Promise<T>): () => Promise<T | null> {
-  let underWay: Promise<T | null> | undefined;
   const away = (error: unknown) => {
     log.debug({ err: error }, 'store not read');
     return null;
   };
-  return () => {
-    underWay ??= read()
-      .catch(away)
-      .finally(() => (underWay = undefined));
-    return Promise.race([underWay, sleep(2_000, null, { ref: false })]);
-  };
+  const ask = oneAtATime(() => read().catch(away));
+  return () => Promise.race([ask(), sleep(2_000, null, { ref: false })]);
 }
 
 /** The state of the whole pipeline, with the ten newest files and dead letters. Times are ISO 8601, days in UTC. */

@@ -37,7 +37,7 @@ async function checkNode(config: Config): Promise<Line[]> {
   const node = line('Node', version, { wrong: isOlder(version, '20.19') && 'Install Node 20.19 or later.' });
   const local = await findLocalServices(config.LOCAL_DIR);
   // Java is only for a Cassandra of this machine.
-  const isLocal = config.CASSANDRA_CONTACT_POINTS === undefined || local?.cassandra?.port === config.CASSANDRA_PORT;
+  const isLocal = config.CASSANDRA_CONTACT_POINTS === undefined || local.CASSANDRA_PORT === config.CASSANDRA_PORT;
   if (!isLocal) return [node];
   const said = await runTool('java', ['-version']).catch(String);
   const java = /version "([^"]+)/.exec(said)?.[1] ?? said;

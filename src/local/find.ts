@@ -24,13 +24,13 @@ export async function findServer(directory: string): Promise<z.infer<typeof reco
   return record !== undefined && (await commandLine(record.pid)).includes(directory) ? record : undefined;
 }
 
-/** Where the local stores listen that run now, whichever process started them; undefined when there are none. */
+/** The configuration that points to the local stores that run now, whichever process started them; empty when there are none. */
 export async function findLocalServices(localDir: string) {
   const redis = await findServer(join(localDir, 'redis'));
   const node = await findServer(join(localDir, 'cassandra'));
-  if (redis === undefined && node === undefined) return undefined;
   return {
-    ...(redis && { redisUrl: `redis://127.0.0.1:${redis.port}` }),
-    ...(node && { cassandra: { contactPoint: '127.0.0.1', port: node.port, datacenter: 'datacenter1' } }),
+    ...(redis && { REDIS_URL: `redis://127.0.0.1:${redis.port}` }),
+    ...(node && { CASSANDRA_CONTACT_POINTS: ['127.0.0.1'], CASSANDRA_PORT: node.port }),
+    ...(node && { CASSANDRA_LOCAL_DATACENTER: 'datacenter1' }),
   };
 }

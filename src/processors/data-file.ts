@@ -17,9 +17,9 @@ export class FileGone extends Error {
   override name = 'FileGone';
 }
 
-/** The data folder itself is not there, as where a mount is missing: nothing is said about its files. */
-export class FolderAway extends Error {
-  override name = 'FolderAway';
+/** Why a file is looked at again in a moment, which costs no attempt. */
+export class NotNow extends Error {
+  override name = 'NotNow';
 }
 
 /**
@@ -90,7 +90,8 @@ async function openInside(dataDir: string, name: string): Promise<number> {
     if (code !== 'ENOENT') throw error;
     // Node reads bytes that are no UTF-8 as this character, and finds nothing under the name that it makes of them.
     if (name.includes('\uFFFD')) throw new FileProblem('its name is not UTF-8: rename the file');
-    if (!existsSync(dataDir)) throw new FolderAway('the data folder is not there', { cause: error });
+    // As where a mount is missing: nothing is said about its files.
+    if (!existsSync(dataDir)) throw new NotNow('the data folder is not there', { cause: error });
     throw new FileGone(FILE_GONE, { cause: error });
   }
 }
@@ -107,12 +108,7 @@ export function readWhole({ fd, size }: DataFile): Buffer {
 }
 
 /** Reads a file from its start, so many bytes at a time. */
-export async function* readBytes(file: DataFile, atOnce: number): AsyncGenerator<Buffer> {
-  const { fd, size } = file;
-  if (size <= atOnce) {
-    yield readWhole(file);
-    return;
-  }
+export async function* readBytes({ fd, size }: DataFile, atOnce: number): AsyncGenerator<Buffer> {
   for (let position = 0; position < size;) {
     const buffer = Buffer.allocUnsafe(Math.min(atOnce, size - position));
     const { bytesRead } = await readAsync(fd, buffer, 0, buffer.length, position);

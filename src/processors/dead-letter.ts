@@ -26,7 +26,7 @@ type FailedJob = Job<IngestJob, IngestResult>;
  * the Failed tab. Taken a second time, because somebody pressed Retry, it sends its file back to ingest and is gone.
  */
 export function createDeadLetterWorker(needs: ProcessorNeeds): Worker<DeadLetterJob, void> {
-  const { ingestQueue, config, log } = needs;
+  const { ingestQueue, log } = needs;
 
   async function process(job: Job<DeadLetterJob, void>): Promise<void> {
     const letter = deadLetterJobSchema.safeParse(job.data);
@@ -34,7 +34,7 @@ export function createDeadLetterWorker(needs: ProcessorNeeds): Worker<DeadLetter
     if (!letter.success || job.attemptsMade === 0) throw new UnrecoverableError(job.data.reason);
     const { name, size, mtimeNs } = letter.data;
     await ingestQueue.remove(ingestJobId({ name, version: versionOf(letter.data) }));
-    await enqueueFiles(ingestQueue, [{ name, size, mtimeNs }], { attempts: config.INGEST_ATTEMPTS, backlog: false });
+    await enqueueFiles(ingestQueue, [{ name, size, mtimeNs }], { backlog: false });
     log.info({ queue: DEAD_LETTER_QUEUE, file: name }, 'dead letter sent back to ingest');
   }
   return startWorker(DEAD_LETTER_QUEUE, process, needs, { concurrency: 10 });

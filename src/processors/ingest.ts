@@ -35,8 +35,8 @@ import {
   closeDataFile,
   FileGone,
   FileProblem,
-  FolderAway,
   isSameVersion,
+  NotNow,
   openDataFile,
   type DataFile,
 } from './data-file.ts';
@@ -73,11 +73,6 @@ interface IngestNeeds extends ProcessorNeeds, Pick<LoadOptions, 'announced'> {
   readonly gathered: () => Promise<void>;
 }
 
-/** Why a file is looked at again in a moment, which costs no attempt. */
-class NotNow extends Error {
-  override name = 'NotNow';
-}
-
 /** Starts a worker that loads files. What it cannot load fails for good; see dead-letter.ts for what comes then. */
 export function createIngestWorker(shared: ProcessorNeeds): Worker<IngestJob, IngestResult> {
   const { config, store, log } = shared;
@@ -100,6 +95,35 @@ export function createIngestWorker(shared: ProcessorNeeds): Worker<IngestJob, In
   let isLargeSuspected = false;
 
   /**
+   * Counts what ends the processor while this file is loaded, but for a stop that was asked for, and a lock that was lost
+   * while Redis was away or this process stood still: its job comes back as if it had ended.
+   *
+   * @throws UnrecoverableError at the third time
+   */
+  async function ingestSuspect(job: IngestBullJob, wanted: IngestJob): Promise<IngestResult> {
+    // Its turn came too late for the event below.
+    if (worker.closing !== undefined) throw new NotNow('the processor stops');
+    const { crashes = 0, ...file } = wanted;
+    if (crashes >= MAX_CRASHES)
+      throw new UnrecoverableError(`ended ${MAX_CRASHES + 1} processors that were loading it`);
+    await job.updateData({ ...file, crashes: crashes + 1 });
+    const takeBack = () => job.updateData({ ...file, crashes });
+    const tryToTakeBack = () => void takeBack().catch(() => undefined);
+    const onLocksLost = (jobs: readonly string[]) => {
+      if (jobs.includes(String(job.id))) tryToTakeBack();
+    };
+    worker.once('closing', tryToTakeBack).on('lockRenewalFailed', onLocksLost);
+    try {
+      return await ingest(job, wanted, needs);
+    } catch (error) {
+      await takeBack();
+      throw error;
+    } finally {
+      worker.off('closing', tryToTakeBack).off('lockRenewalFailed', onLocksLost);
+    }
+  }
+
+  /**
    * Loads a file whose processor died. Perhaps it was this file that ended it, so one such file is loaded at a time, and
    * only what happens then is held against it; once something was, it is loaded alone. While it is a large one, further
    * ones are put back, so that they keep no places from others.
@@ -111,7 +135,7 @@ export function createIngestWorker(shared: ProcessorNeeds): Worker<IngestJob, In
       isLargeSuspected = units === MAX_UNITS;
       if (isLargeSuspected) suspects.cancel();
       try {
-        return await room.runExclusive(() => ingestSuspect(job, wanted, needs, worker), share, FIRST);
+        return await room.runExclusive(() => ingestSuspect(job, wanted), share, FIRST);
       } finally {
         isLargeSuspected = false;
       }
@@ -166,39 +190,6 @@ export function createIngestWorker(shared: ProcessorNeeds): Worker<IngestJob, In
 /** How many UNITS_AT_ONCE a load takes. */
 function unitsOf({ name, size }: IngestJob): number {
   return name.endsWith('.gz') ? MAX_UNITS : Math.min(MAX_UNITS, Math.ceil((size + 1) / UNIT_BYTES));
-}
-
-/**
- * Counts what ends the processor while this file is loaded, but for a stop that was asked for, and a lock that was lost
- * while Redis was away or this process stood still: its job comes back as if it had ended.
- *
- * @throws UnrecoverableError at the third time
- */
-async function ingestSuspect(
-  job: IngestBullJob,
-  wanted: IngestJob,
-  needs: IngestNeeds,
-  worker: Worker,
-): Promise<IngestResult> {
-  // Its turn came too late for the event below.
-  if (worker.closing !== undefined) throw new NotNow('the processor stops');
-  const { crashes = 0, ...file } = wanted;
-  if (crashes >= MAX_CRASHES) throw new UnrecoverableError(`ended ${MAX_CRASHES + 1} processors that were loading it`);
-  await job.updateData({ ...file, crashes: crashes + 1 });
-  const takeBack = () => job.updateData({ ...file, crashes });
-  const tryToTakeBack = () => void takeBack().catch(() => undefined);
-  const onLocksLost = (jobs: readonly string[]) => {
-    if (jobs.includes(String(job.id))) tryToTakeBack();
-  };
-  worker.once('closing', tryToTakeBack).on('lockRenewalFailed', onLocksLost);
-  try {
-    return await ingest(job, wanted, needs);
-  } catch (error) {
-    await takeBack();
-    throw error;
-  } finally {
-    worker.off('closing', tryToTakeBack).off('lockRenewalFailed', onLocksLost);
-  }
 }
 
 /** The file version that a job names. @throws UnrecoverableError for one that somebody added with other data */
@@ -259,7 +250,7 @@ async function ingest(job: IngestBullJob, wanted: IngestJob, needs: IngestNeeds)
     file = await openDataFile(config.DATA_DIR, wanted.name, config.MAX_FILE_BYTES);
     const there = { name: wanted.name, size: file.size, mtimeNs: String(file.mtimeNs) };
     if (versionOf(there) !== lineage.version) {
-      await enqueueFiles(needs.ingestQueue, [there], { attempts: config.INGEST_ATTEMPTS, backlog: false });
+      await enqueueFiles(needs.ingestQueue, [there], { backlog: false });
       await job.log(`it is another version by now, ${versionOf(there)}, which is queued instead`);
       await settleOthers(needs, there, known);
       return await superseded();
@@ -303,7 +294,6 @@ async function ingest(job: IngestBullJob, wanted: IngestJob, needs: IngestNeeds)
       await job.log('it is gone, and a newer version of it was loaded');
       return await superseded();
     }
-    if (error instanceof FolderAway) throw new NotNow(error.message, { cause: error });
     if (!(error instanceof FileProblem)) throw error;
     // What is wrong with bytes of two versions is wrong with neither.
     if (file !== undefined && !isSameVersion(file)) throw new Error('changed while it was read', { cause: error });

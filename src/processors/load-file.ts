@@ -11,12 +11,7 @@ const KEPT_RECORDS = 2_000;
 const KEPT_LENGTH = 1024 ** 2;
 
 /** What a file holds, once it was read whole; `chunks` are its records when they are few enough to keep. */
-export interface CheckedFile {
-  readonly sha256: string;
-  readonly records: number;
-  readonly rejected: number;
-  readonly chunks: readonly Chunk[] | undefined;
-}
+type CheckedFile = Awaited<ReturnType<typeof checkFile>>;
 
 /** How a file is read and written. */
 export interface LoadOptions extends ReadOptions {
@@ -31,7 +26,7 @@ export interface LoadOptions extends ReadOptions {
  *
  * @throws FileProblem when it is no such file, or too many of its records are bad
  */
-export async function checkFile(file: DataFile, options: LoadOptions): Promise<CheckedFile> {
+export async function checkFile(file: DataFile, options: LoadOptions) {
   const reading = readRecords(file, options);
   const chunks: Chunk[] = [];
   let records = 0;

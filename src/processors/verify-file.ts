@@ -83,7 +83,7 @@ export function createFileCheck(
         await moveFile(join(DATA_DIR, path), target);
         file = (await fileAt(file.name, file.name)) ?? file;
       }
-      await enqueueFiles(ingestQueue, [file], { attempts: config.INGEST_ATTEMPTS, backlog: true });
+      await enqueueFiles(ingestQueue, [file], { backlog: true });
     };
     if ((await problem()) === undefined) report.waiting += 1;
     else await judge([{ what: file.name, problem, mend }]);

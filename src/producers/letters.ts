@@ -20,13 +20,13 @@ async function markOf({ queues: { connection, prefix } }: ProducerNeeds): Promis
  * forgotten that it was loaded.
  */
 export async function takeUpLetter(needs: ProducerNeeds, row: KnownVersion): Promise<void> {
-  const { config, ingestQueue, deadLetterQueue, queues } = needs;
+  const { ingestQueue, deadLetterQueue, queues } = needs;
   const file = jobOfVersion(row);
   const state = await ingestQueue.getJobState(ingestJobId(row));
   if (state !== 'unknown' && state !== 'completed') return;
   if ((await deadLetterQueue.getJob(ingestJobId(row))) !== undefined) return;
   if (state === 'completed' || (await queues.connection.exists(await markOf(needs))) > 0) {
-    await enqueueFiles(ingestQueue, [file], { attempts: config.INGEST_ATTEMPTS, backlog: true });
+    await enqueueFiles(ingestQueue, [file], { backlog: true });
     return;
   }
   const { error, startedAt, finishedAt } = row;

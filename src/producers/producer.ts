@@ -1,7 +1,7 @@
 import { setTimeout as sleep } from 'node:timers/promises';
-import type { Logger } from 'pino';
 import { enqueueFiles, hasRoom, type IngestJob } from '../queues/ingest.ts';
 import { messageOf } from '../runtime.ts';
+import { oneAtATime } from '../storage/together.ts';
 import { createLetterRestorer } from './letters.ts';
 import { createReconciliation, type ProducerNeeds } from './reconciliation.ts';
 import { putBackLeaving } from './removal.ts';
@@ -14,35 +14,27 @@ const BURST = 500;
 const MAX_PENDING = 10_000;
 const LOOK_AGAIN_MS = 1_000;
 
-/** What is done again and again, once at a time, beside the comparison, which may wait for room in the queue for hours. */
-function createBeside(failure: string, task: () => Promise<void>, log: Logger) {
-  let underWay: Promise<void> | undefined;
-  const start = () => {
-    underWay ??= task()
-      .catch((error: unknown) => log.warn({ reason: messageOf(error) }, failure))
-      .finally(() => (underWay = undefined));
-  };
-  return { start, ended: () => underWay };
-}
-
 /** Queues what the watcher hints at, at once, and what the ledger lacks, again and again; keeps the schedule. */
 export async function startProducer(needs: ProducerNeeds) {
   const { config, store, queues, ingestQueue, log } = needs;
   const { run } = createReconciliation(needs);
-  const besides = [
-    createBeside('the time of jobs was not looked at', createTimekeeper(needs), log),
-    createBeside('letters were not restored', createLetterRestorer(needs), log),
-  ];
-  const doBesides = () => besides.forEach(({ start }) => start());
+  /** A task that is done again and again, once at a time; what it fails at, the next time may do. */
+  const again = (task: () => Promise<void>, failure: string) =>
+    oneAtATime(() => task().catch((error: unknown) => log.warn({ reason: messageOf(error) }, failure)));
+  // Beside the comparison, which may wait for room in the queue for hours.
+  const keepTime = again(createTimekeeper(needs), 'the time of jobs was not looked at');
+  const restoreLetters = again(createLetterRestorer(needs), 'letters were not restored');
+  const queueArrivals = again(queuePending, 'arrivals left to reconciliation');
+  let besides: Promise<unknown> | undefined;
+  const doBesides = () => void (besides = Promise.all([keepTime(), restoreLetters()]));
   let pending: IngestJob[] = [];
   let queueing: Promise<void> | undefined;
   let wake = new AbortController();
   let closed = false;
 
   async function queuePending(): Promise<void> {
-    const options = { attempts: config.INGEST_ATTEMPTS, backlog: false };
     while (pending.length > 0 && (await hasRoom(ingestQueue, config.MAX_QUEUED_FILES)))
-      await enqueueFiles(ingestQueue, pending.splice(0, BURST), options);
+      await enqueueFiles(ingestQueue, pending.splice(0, BURST), { backlog: false });
     if (pending.length > 0) log.info({ left: pending.length }, 'the queue is full, files are left to reconciliation');
     pending = [];
   }
@@ -50,9 +42,7 @@ export async function startProducer(needs: ProducerNeeds) {
   function onArrival(file: IngestJob): void {
     if (closed || queues.connection.status !== 'ready' || pending.length >= MAX_PENDING) return;
     pending.push(file);
-    queueing ??= queuePending()
-      .catch((error: unknown) => log.warn({ err: error }, 'arrivals left to reconciliation'))
-      .finally(() => (queueing = undefined));
+    queueing = queueArrivals();
   }
 
   /** @returns how many files were left because they may still be written */
@@ -94,7 +84,7 @@ export async function startProducer(needs: ProducerNeeds) {
     wake.abort();
     clearInterval(timer);
     watcher.close();
-    await Promise.all([queueing, reconciling, ...besides.map(({ ended }) => ended())]);
+    await Promise.all([queueing, reconciling, besides]);
   };
   return { close };
 }

@@ -124,7 +124,7 @@ export function createReconciliation(needs: ProducerNeeds) {
       while (missing.length > 0 && !signal.aborted && !(await hasRoom(ingestQueue, MAX_QUEUED_FILES)))
         await Promise.all([sleep(FULL_QUEUE_WAIT_MS), lookAtNodes(LOOK_EVERY_MS)]);
       if (signal.aborted) return;
-      await enqueueFiles(ingestQueue, missing, { attempts: config.INGEST_ATTEMPTS, backlog: true });
+      await enqueueFiles(ingestQueue, missing, { backlog: true });
       total.queued += missing.length;
       onProgress(total);
     }

@@ -73,9 +73,9 @@ export function ingestJobId(file: IngestJob | { readonly name: string; readonly 
 /** Loaded files that Bull Board shows, and for how many seconds. An option of the worker: in each job it costs memory. */
 export const KEPT_LOADED = { count: 1_000, age: 86_400 };
 
-export function createIngestQueue({ connection, prefix }: QueueConnection): IngestQueue {
+export function createIngestQueue({ connection, prefix }: QueueConnection, attempts: number): IngestQueue {
   const backoff = { type: 'exponential', delay: 500, jitter: 0.5 };
-  const defaultJobOptions = { backoff, keepLogs: 20, stackTraceLimit: 0 };
+  const defaultJobOptions = { attempts, backoff, keepLogs: 20, stackTraceLimit: 0 };
   return new Queue(INGEST_QUEUE, { connection, prefix, defaultJobOptions, streams: { events: { maxLen: 1_000 } } });
 }
 
@@ -91,12 +91,12 @@ export async function hasRoom(queue: IngestQueue, maxFiles: number): Promise<boo
 export async function enqueueFiles(
   queue: IngestQueue,
   files: readonly IngestJob[],
-  { attempts, backlog }: { attempts: number; backlog: boolean },
+  { backlog }: { backlog: boolean },
 ): Promise<void> {
   if (files.length === 0) return;
   const jobs = files.map(({ name, size, mtimeNs }) => {
     const data = { name, size, mtimeNs };
-    return { name, data, opts: { jobId: ingestJobId(data), attempts, priority: backlog ? BACKLOG_PRIORITY : 0 } };
+    return { name, data, opts: { jobId: ingestJobId(data), priority: backlog ? BACKLOG_PRIORITY : 0 } };
   });
   // BullMQ ignores an added job whose id is kept as completed, without a word.
   const completed = new Set(backlog ? await queue.getRanges(['completed'], 0, -1) : []);

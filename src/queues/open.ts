@@ -14,7 +14,7 @@ export async function openQueues({ config, log, shutdown }: Runtime) {
   shutdown.defer('redis', queues.close);
   const opened = {
     queues,
-    ingestQueue: createIngestQueue(queues),
+    ingestQueue: createIngestQueue(queues, config.INGEST_ATTEMPTS),
     deadLetterQueue: createDeadLetterQueue(queues),
     aggregationQueue: await createAggregationQueue(queues),
     sliceQueue: createAggregationSliceQueue(queues),

@@ -154,12 +154,7 @@ export async function* readChanges(reader: LogReader, shard: number, after: numb
     // Before anything is recomputed: a load that has ended by now has written all of its rows.
     const openLoads = await unended(reader, page, until);
     for (const entry of page) {
-      const loads = new Map(
-        [...entry.loads.keys()].flatMap((load) => {
-          const since = openLoads.get(load);
-          return since === undefined ? [] : [[load, since]];
-        }),
-      );
+      const loads = new Map([...openLoads].filter(([load]) => entry.loads.has(load)));
       const id = JSON.stringify([...loads].sort());
       const waiting = open.get(id) ?? { loads, hours: new Map<string, TouchedHour>() };
       for (const [hour, vehicles] of entry.hours)

@@ -17,11 +17,7 @@ const GOOD_ROUND_TRIP_MS = 50;
 const CLOCK_JUMP_MS = 500;
 
 /** One row to insert. `undefined` leaves a column unset, `null` empties it; `timestamp` is the write time in µs. */
-interface Insert {
-  readonly table: string;
-  readonly values: Readonly<Record<string, unknown>>;
-  readonly timestamp?: bigint;
-}
+type Insert = Pick<Row, 'table' | 'timestamp'> & { readonly values: Readonly<Record<string, unknown>> };
 
 /** By the ids of nodes, which they keep when their address changes, a number of each that grows with every start of it. */
 export type Generations = ReadonlyMap<string, bigint>;
@@ -116,11 +112,7 @@ export async function connectStore(config: Config, log: Logger, keyspace = confi
   const now = () => clock.base + performance.now();
 
   client.on('hostDown', ({ address }: { address: string }) => log.warn({ host: address }, 'cassandra is away'));
-  client.on('hostUp', ({ address }: { address: string }) => {
-    log.info({ host: address }, 'cassandra is back');
-    for (const listener of returnListeners) listener();
-  });
-  const returnListeners: (() => void)[] = [];
+  client.on('hostUp', ({ address }: { address: string }) => log.info({ host: address }, 'cassandra is back'));
 
   const limit = pLimit(MAX_IN_FLIGHT);
   const run = (query: string, parameters: readonly unknown[] = [], options = {}) =>
@@ -153,12 +145,8 @@ export async function connectStore(config: Config, log: Logger, keyspace = confi
     insertIfNew: async (row: Row): Promise<boolean> =>
       (await run(`${batchQuery(row, 1)} IF NOT EXISTS`, valuesOf(row), { isIdempotent: false })).wasApplied(),
     /** Reads all pages of a query, one page in memory. */
-    rows: async function* (
-      query: string,
-      parameters: readonly unknown[] = [],
-      rowsInPage?: number,
-    ): AsyncIterable<types.Row> {
-      yield* await run(query, parameters, { fetchSize: rowsInPage });
+    rows: async function* (query: string, parameters: readonly unknown[], pageSize?: number): AsyncIterable<types.Row> {
+      yield* await run(query, parameters, { fetchSize: pageSize });
     },
     /** ms since the epoch by Cassandra's clock, so that a wrong or stepped clock of this machine does no harm. */
     now,
@@ -187,7 +175,7 @@ export async function connectStore(config: Config, log: Logger, keyspace = confi
       return { generations: new Map(await Promise.all(up.map(ask))), down };
     },
     /** Calls back when a node of Cassandra answers again. */
-    onReturn: (listener: () => void) => void returnListeners.push(listener),
+    onReturn: (listener: () => void) => void client.on('hostUp', listener),
     close: async (): Promise<void> => {
       clearInterval(timer);
       await client.shutdown();

@@ -1,4 +1,5 @@
 import { Client, type ClientOptions } from 'cassandra-driver';
+import { oneAtATime } from './together.ts';
 
 /** What the driver calls when its control connection, by which it learns of nodes and schemas, is lost. */
 interface ControlConnection {
@@ -16,12 +17,7 @@ export function createClient(options: ClientOptions): Client {
   const client = new Client(options);
   const { controlConnection: control } = client as unknown as { controlConnection: ControlConnection };
   const refresh = control._refresh.bind(control);
-  let underWay: Promise<void> | undefined;
-  control._refresh = (hosts) => {
-    if (hosts !== undefined) return refresh(hosts);
-    return (underWay ??= refresh().finally(() => {
-      underWay = undefined;
-    }));
-  };
+  const remake = oneAtATime(() => refresh());
+  control._refresh = (hosts) => (hosts === undefined ? remake() : refresh(hosts));
   return client;
 }

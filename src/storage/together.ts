@@ -1,3 +1,9 @@
+/** Makes of a task one that is not begun again while it is under way: who asks meanwhile waits for what is. */
+export function oneAtATime<T>(task: () => Promise<T>): () => Promise<T> {
+  let underWay: Promise<T> | undefined;
+  return () => (underWay ??= task().finally(() => (underWay = undefined)));
+}
+
 /**
  * Group commit: what is asked for while a call is under way goes together in the next one, at most `max` items. Alone,
  * an item waits for nothing; under load, many share one call, and fail with it.

@@ -72,7 +72,7 @@ export async function createBoardUnderTest(environment: Record<string, string> =
   await migrate(config, log);
   const queues = await connectQueues(config, log);
   const store = await connectStore(config, log);
-  const ingestQueue = createIngestQueue(queues);
+  const ingestQueue = createIngestQueue(queues, 1);
   const deadLetterQueue = createDeadLetterQueue(queues);
   const aggregationQueue = await createAggregationQueue(queues);
   const sliceQueue = createAggregationSliceQueue(queues);

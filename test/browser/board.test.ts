@@ -145,7 +145,7 @@ describe.skipIf(CHROMIUM === undefined)('in a browser (Chromium)', () => {
     const loaded = { name, size: Number(size), mtimeNs: String(mtimeNs) };
     const ingest = createIngestWorker(workerNeeds);
     onTestFinished(() => ingest.close());
-    await enqueueFiles(ingestQueue, [loaded], { attempts: 1, backlog: false });
+    await enqueueFiles(ingestQueue, [loaded], { backlog: false });
     await expect.poll(() => ingestQueue.getCompletedCount(), { timeout: 10_000 }).toBe(1);
 
     await page.goto(`${board.url}/board/queue/ingest/${ingestJobId(loaded)}`);

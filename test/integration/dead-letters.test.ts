@@ -93,7 +93,7 @@ describe('what one of the stores has forgotten of dead letters', async () => {
     const empty = async () => connection.unlink(...(await connection.keys(`${prefix}:*`)));
     const store = {
       ...opened.store,
-      rows: async function* (query: string, parameters?: readonly unknown[]) {
+      rows: async function* (query: string, parameters: readonly unknown[]) {
         yield* opened.store.rows(query, parameters);
         // The page that was read has been restored.
         if (query.includes('FROM files WHERE token')) await empty();

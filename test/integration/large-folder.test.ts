@@ -18,7 +18,7 @@ describe('a folder of many files', async () => {
   let starts = 0n;
   const store = {
     ...opened.store,
-    rows: (query: string, parameters?: readonly unknown[]) => {
+    rows: (query: string, parameters: readonly unknown[]) => {
       if (query.includes('FROM files WHERE name IN')) asked.push(...(parameters as [string[]])[0]);
       return opened.store.rows(query, parameters);
     },
@@ -66,7 +66,7 @@ describe('a folder of many files', async () => {
 
     it('where the ledger holds much more', async () => {
       let rows = 0;
-      async function* endless(query: string, parameters?: readonly unknown[]) {
+      async function* endless(query: string, parameters: readonly unknown[]) {
         for await (const row of store.rows(query, parameters))
           for (let copy = 0; copy < (isWhole(query) ? 20 : 1); copy += 1) {
             if (isWhole(query)) rows += 1;
@@ -81,7 +81,7 @@ describe('a folder of many files', async () => {
     });
 
     it('where the ledger cannot be read as a whole', async () => {
-      const rows = (query: string, parameters?: readonly unknown[]) => {
+      const rows = (query: string, parameters: readonly unknown[]) => {
         if (isWhole(query)) throw new Error('too many tombstones');
         return store.rows(query, parameters);
       };

@@ -209,20 +209,20 @@ describe('the local stores together', () => {
     const { started, shutdown, said } = await startBoth({ LOCAL_CASSANDRA_PORT: String(port) });
     await started;
     const found = await findLocalServices(folder);
-    const chosen = found?.cassandra?.port ?? 0;
+    const chosen = found.CASSANDRA_PORT ?? 0;
     expect(chosen).toBeGreaterThan(port);
     expect(said()).toContain(`Cassandra answers on 127.0.0.1:${chosen}, as port ${port} is taken`);
     await query({ host: '127.0.0.1', port: chosen, datacenter: 'datacenter1' }, 'SELECT now() FROM system.local');
-    expect(await withRedis(found?.redisUrl ?? '', (redis) => redis.ping())).toBe('PONG');
+    expect(await withRedis(found.REDIS_URL ?? '', (redis) => redis.ping())).toBe('PONG');
     await shutdown.release();
-    expect(await findLocalServices(folder)).toBeUndefined();
+    expect(await findLocalServices(folder)).toEqual({});
   });
 
   it('are not started where the environment points to others', async () => {
     const others = { REDIS_URL: 'redis://redis.example.com', CASSANDRA_CONTACT_POINTS: 'cassandra.example.com' };
     const { started } = await startBoth(others);
     await started;
-    expect(await findLocalServices(folder)).toBeUndefined();
+    expect(await findLocalServices(folder)).toEqual({});
   });
 
   it('leave nothing running when one of them cannot start', async () => {
@@ -230,16 +230,16 @@ describe('the local stores together', () => {
     const { started, shutdown } = await startBoth();
     await expect(started).rejects.toThrow('EEXIST');
     await shutdown.release();
-    expect(await findLocalServices(folder)).toBeUndefined();
+    expect(await findLocalServices(folder)).toEqual({});
   });
 
   it('are cut short by the wish to stop, and leave nothing running', async () => {
     const { started, shutdown } = await startBoth({ REDIS_URL: 'redis://redis.example.com' });
     const refused = expect(started).rejects.toThrow('abort');
-    await vi.waitUntil(() => findLocalServices(folder), { timeout: 20_000 });
+    await vi.waitUntil(async () => (await findLocalServices(folder)).CASSANDRA_PORT, { timeout: 20_000 });
     shutdown.request();
     await refused;
-    expect(await findLocalServices(folder)).toBeUndefined();
+    expect(await findLocalServices(folder)).toEqual({});
   });
 });
 
