@@ -38,9 +38,16 @@ export default tseslint.config(
       'import-x/no-restricted-paths': ['error', { zones }],
       'import-x/no-cycle': 'error',
       'no-console': 'error',
+      'no-restricted-syntax': [
+        'error',
+        {
+          selector: 'CallExpression[callee.name=/^(opendir|readdir)/] Property[key.name="recursive"]',
+          message: 'Node 20 lists but 32 entries of each folder below the first one (nodejs/node#48820).',
+        },
+      ],
     },
   },
-  { files: ['test/**', 'bench/**'], rules: { 'no-console': 'off' } },
+  { files: ['test/**', 'bench/**'], rules: { 'no-console': 'off', 'no-restricted-syntax': 'off' } },
   {
     files: ['**/*.js'],
     languageOptions: {

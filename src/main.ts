@@ -175,7 +175,7 @@ for (const [name, description] of [
 add(program, 'generate', "the provider's simulator: a file of events and one of status reports, again and again")
   .option('--interval <seconds>', 'between two rounds', numberBetween(0, 86_400), 0.5)
   .option('--count <rounds>', 'rounds to write (default: endless)', wholeNumber(1, 1e9))
-  .option('--records <n>', 'records a file', wholeNumber(0, 1e7), 100)
+  .option('--records <n>', 'records a file', wholeNumber(0, 500_000), 100)
   .option('--vehicles <n>', 'vehicles of the fleet', wholeNumber(1, 1e6), 200)
   .option('--late <share>', 'share of records that are late', share, 0)
   .option('--late-seconds <n>', 'how late at most', numberBetween(0, 1e9), 172_800)

@@ -1,10 +1,9 @@
 import { constants } from 'node:fs';
-import { access, opendir, readFile, statfs } from 'node:fs/promises';
-import { join } from 'node:path';
+import { access, readFile, statfs } from 'node:fs/promises';
 import { UsageError, type Config } from '../config.ts';
 import { runTool } from '../local/maven.ts';
 import { findLocalServices } from '../local/find.ts';
-import { isScanned } from '../data-folder.ts';
+import { isScanned, pathsBelow } from '../data-folder.ts';
 import { connectQueues } from '../queues/redis.ts';
 import { messageOf, type Runtime } from '../runtime.ts';
 import { connectStore } from '../storage/client.ts';
@@ -144,27 +143,25 @@ async function checkDataFolder({ DATA_DIR, AFTER_LOAD }: Config): Promise<Line[]
       wrong: bavail * bsize < GIB / 4 && room,
       warn: (bavail * bsize < 2 * GIB || bavail < blocks / 20) && room,
     }),
-    ...(reads ? await inotifyLines(DATA_DIR) : []),
+    ...(reads ? await folderLines(DATA_DIR) : []),
   ];
 }
 
-/** A watch is needed for each folder. Other systems than Linux have no such limit. */
-async function inotifyLines(dataDir: string): Promise<Line[]> {
+/** Each folder has to be read, and needs a watch. Other systems than Linux have no limit of watches. */
+async function folderLines(dataDir: string): Promise<Line[]> {
+  let folders = 1;
+  const unread: string[] = [];
+  const isCounted = (path: string) => isScanned(path) && (folders += 1) > 0;
+  for (const _path of pathsBelow(dataDir, '', isCounted, (folder) => unread.push(folder)));
+  const rights = line('Folders', `${folders}, of which ${unread.length} cannot be read`, {
+    wrong:
+      unread.length > 0 && `Give this user the rights to ${unread.slice(0, 3).join(', ')}: its files are not seen.`,
+  });
   const limit = Number(await readFile('/proc/sys/fs/inotify/max_user_watches', 'utf8').catch(() => 0));
-  if (limit === 0) return [];
-  const folders = await countFolders(dataDir, '');
+  if (limit === 0) return [rights];
   const advice = `Set sysctl fs.inotify.max_user_watches=${folders * 4}, or files are found by reconciliation only.`;
   const found = `${folders} folder(s) to watch, ${limit} watches at most for all programs of a user`;
-  return [line('inotify', found, { wrong: folders > limit && advice, warn: folders > limit / 2 && advice })];
-}
-
-async function countFolders(dataDir: string, below: string): Promise<number> {
-  let folders = 1;
-  for await (const entry of (await opendir(join(dataDir, below)).catch(() => undefined)) ?? []) {
-    const path = join(below, entry.name);
-    if (entry.isDirectory() && isScanned(path)) folders += await countFolders(dataDir, path);
-  }
-  return folders;
+  return [rights, line('inotify', found, { wrong: folders > limit && advice, warn: folders > limit / 2 && advice })];
 }
 
 const CHECKS = { Node: checkNode, Redis: checkRedis, Cassandra: checkCassandra, DATA_DIR: checkDataFolder };

@@ -12,6 +12,7 @@ import {
   type IngestResult,
 } from '../queues/ingest.ts';
 import { isRedisAnswer, messageOf } from '../runtime.ts';
+import { isStoreAway } from '../storage/client.ts';
 import { isLoaded, ledgerRow, readVersions, recordDeadLetter, settleDeadLetter } from '../storage/files.ts';
 import { isOutlived } from './ingest.ts';
 import { startWorker, type ProcessorNeeds } from './processor.ts';
@@ -103,9 +104,8 @@ export function createDeadLetters(needs: ProcessorNeeds) {
   }
 
   async function sweep(): Promise<void> {
-    for (const job of await ingestQueue.getFailed(0, SWEEP_PAGE - 1)) await move(job);
-    const letters = await deadLetterQueue.getFailed(sweptTo, sweptTo + SWEEP_PAGE - 1);
-    for (const letter of letters) await sweepLetter(letter);
+    await each(await ingestQueue.getFailed(0, SWEEP_PAGE - 1), move);
+    await each(await deadLetterQueue.getFailed(sweptTo, sweptTo + SWEEP_PAGE - 1), sweepLetter);
     const next = sweptTo + SWEEP_PAGE;
     // A page is shorter than it was, too, when letters leave while it is read.
     sweptTo = next < (await deadLetterQueue.getFailedCount()) ? next : 0;
@@ -133,13 +133,21 @@ export function createDeadLetters(needs: ProcessorNeeds) {
     await letter.remove();
   }
 
+  function onLeft(error: unknown): void {
+    log.warn({ queue: DEAD_LETTER_QUEUE, reason: messageOf(error) }, 'a dead letter is left to the next sweep');
+  }
+
+  /** What is wrong with one of them holds up no other; a store that is away does. */
+  async function each<J extends Job>(jobs: readonly J[], act: (job: J) => Promise<void>): Promise<void> {
+    for (const job of jobs)
+      await act(job).catch((error: unknown) => {
+        if (isStoreAway(error)) throw error;
+        onLeft(error);
+      });
+  }
+
   function track(work: Promise<void>): void {
-    const tracked = work
-      .catch((error: unknown) => {
-        const reason = messageOf(error);
-        log.warn({ queue: DEAD_LETTER_QUEUE, reason }, 'a dead letter is left to the next sweep');
-      })
-      .finally(() => moving.delete(tracked));
+    const tracked = work.catch(onLeft).finally(() => moving.delete(tracked));
     moving.add(tracked);
   }
 

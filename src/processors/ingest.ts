@@ -1,3 +1,4 @@
+import { setTimeout as sleep } from 'node:timers/promises';
 import { Mutex, Semaphore } from 'async-mutex';
 import { DelayedError, UnrecoverableError, type Job, type Worker } from 'bullmq';
 import { datasetOf } from '../datasets/catalog.ts';
@@ -55,6 +56,8 @@ const MAX_REFUSALS = 12;
 const UNITS_AT_ONCE = 256;
 const UNIT_BYTES = 64 * 1024;
 const MAX_UNITS = 16;
+/** What large files leave to others, which would wait for the end of one of them, minutes perhaps. */
+const UNITS_FOR_OTHERS = 64;
 /** What a file of the backlog takes at least while files arrive, so that these have fewer others beside them. */
 const UNITS_BESIDE_ARRIVALS = 8;
 /** Files that arrive now, and those that may have ended a processor, do not wait behind large ones of the backlog. */
@@ -168,6 +171,11 @@ export function createIngestWorker(shared: ProcessorNeeds): Worker<IngestJob, In
       const isArrival = job.priority === 0;
       if (isArrival) lastArrival = performance.now();
       if (job.stalledCounter > 0) return await ingestNextSuspect(job, wanted);
+      if (unitsOf(wanted) === MAX_UNITS && room.getValue() < MAX_UNITS + UNITS_FOR_OTHERS) {
+        // It makes place for the job that is next, but not at once, or thousands of them would come and go without end.
+        await sleep(PUT_BACK_MS);
+        throw new NotNow('as many large files are loaded as may be at once');
+      }
       const units = Math.max(unitsOf(wanted), !isArrival && filesArrive() ? UNITS_BESIDE_ARRIVALS : 0);
       return await room.runExclusive(() => ingest(job, wanted, needs), units, isArrival ? FIRST : LATER);
     } catch (error) {
@@ -205,7 +213,7 @@ async function ingest(job: IngestBullJob, wanted: IngestJob, needs: IngestNeeds)
   const { store, config } = needs;
   // Files that arrive now do not wait behind the rows of a backlog either.
   const writeRows = (rows: readonly Row[]) => needs.writeRows(rows, job.priority === 0);
-  const started = { at: new Date(store.now()), clock: performance.now() };
+  const started = { at: new Date(await store.freshNow()), clock: performance.now() };
   const kind = datasetOf(wanted.name);
   if (kind === undefined) throw new UnrecoverableError('no kind of file has a name like this');
   const lineage = { name: wanted.name, version: versionOf(wanted) };
@@ -243,13 +251,12 @@ async function ingest(job: IngestBullJob, wanted: IngestJob, needs: IngestNeeds)
   let file: DataFile | undefined;
   try {
     if (own?.state === 'discarded') return result('discarded');
-    if (isLoaded(own?.state)) {
-      await settleOthers(needs, wanted, known);
-      return result('already loaded');
-    }
+    if (isLoaded(own?.state)) return result('already loaded');
     file = await openDataFile(config.DATA_DIR, wanted.name, config.MAX_FILE_BYTES);
     const there = { name: wanted.name, size: file.size, mtimeNs: String(file.mtimeNs) };
     if (versionOf(there) !== lineage.version) {
+      // While it is written, it is another one each time.
+      if (isYoungerThan(STILL_MS, there, store.now())) throw new NotNow('another version of it is being written');
       await enqueueFiles(needs.ingestQueue, [there], { backlog: false });
       await job.log(`it is another version by now, ${versionOf(there)}, which is queued instead`);
       await settleOthers(needs, there, known);

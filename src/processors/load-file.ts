@@ -44,7 +44,7 @@ export async function checkFile(file: DataFile, options: LoadOptions) {
     if (isSmall()) chunks.push(chunk);
     else chunks.length = 0;
   }
-  if (first !== undefined && rejected > records * options.maxRejectedRatio) {
+  if (first !== undefined && rejected / records > options.maxRejectedRatio) {
     const { index, field, reason } = first;
     const why = field === '' ? reason : `${field}: ${reason}`;
     throw new FileProblem(`${rejected} of ${records} records are bad, the first is record ${index}: ${why}`);

@@ -76,6 +76,10 @@ export function createReconciliation(needs: ProducerNeeds) {
     }
   }
 
+  function onUnread(folder: string, error: unknown): void {
+    log.warn({ folder, reason: messageOf(error) }, 'a folder cannot be read: its files are not loaded');
+  }
+
   function onLedgerUnread(error: unknown): void {
     log.info({ reason: messageOf(error) }, 'the ledger cannot be read as a whole, and is asked for each file');
   }
@@ -133,7 +137,7 @@ export function createReconciliation(needs: ProducerNeeds) {
     // Cassandra looks up one page while the next one is read from the folder.
     let comparing = Promise.resolve();
     try {
-      for (const name of namesBelow(DATA_DIR, below)) {
+      for (const name of namesBelow(DATA_DIR, below, onUnread)) {
         if (signal.aborted) return total;
         if (total.seen % PAGE === 0) await breathe();
         const file = versionNow(DATA_DIR, name);

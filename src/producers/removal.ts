@@ -1,11 +1,11 @@
 import { existsSync } from 'node:fs';
-import { link, lstat, mkdir, opendir, readlink, rename, unlink } from 'node:fs/promises';
+import { link, lstat, mkdir, readlink, rename, rmdir, unlink } from 'node:fs/promises';
 import { dirname, join, relative, resolve } from 'node:path';
 import type { Logger } from 'pino';
 import { moveFile } from '../move-file.ts';
 import { versionOf, type IngestJob } from '../queues/ingest.ts';
 import { codeOf } from '../runtime.ts';
-import { placesOf, versionNow } from '../data-folder.ts';
+import { pathsBelow, placesOf, versionNow } from '../data-folder.ts';
 import type { FileVersion } from '../datasets/dataset.ts';
 
 /** A hidden folder of the data folder for files that are on their way out. */
@@ -25,19 +25,24 @@ export async function takeOut(dataDir: string, file: IngestJob, isArchived: bool
   const there = versionNow('', isLink ? resolve(dirname(path), await readlink(held)) : held);
   // What a link led to may have left before it.
   const isSame = there === undefined ? isLink : versionOf(there) === versionOf(file);
-  if (!isSame) {
-    await putBack(held, path);
-    return false;
-  }
   try {
     // A link is no data; what it leads to is a file of its own.
-    if (isArchived && !isLink) await archive(dataDir, held, { name: file.name, version: versionOf(file) });
+    if (!isSame) await putBack(held, path);
+    else if (isArchived && !isLink) await archive(dataDir, held, { name: file.name, version: versionOf(file) });
     else await unlink(held);
-    return true;
+    return isSame;
   } catch (error) {
     await putBack(held, path);
     throw error;
+  } finally {
+    await removeEmpty(dataDir, file.name);
   }
+}
+
+/** Removes the folders in which a file was held, those that nothing else is held in. */
+async function removeEmpty(dataDir: string, name: string): Promise<void> {
+  for (let folder = dirname(name); folder !== '.'; folder = dirname(folder))
+    if ((await rmdir(join(dataDir, LEAVING_FOLDER, folder)).catch(codeOf)) !== undefined) return;
 }
 
 /**
@@ -68,14 +73,11 @@ async function putBack(held: string, path: string): Promise<void> {
 
 /** Puts back what was on its way out when a process died, or could not be put back. */
 export async function putBackLeaving(dataDir: string, log: Logger): Promise<void> {
-  const folder = join(dataDir, LEAVING_FOLDER);
-  const entries = await opendir(folder, { recursive: true }).catch(() => []);
-  for await (const entry of entries) {
-    const held = join(entry.parentPath, entry.name);
-    if (entry.isDirectory()) continue;
-    const name = relative(folder, held);
-    await putBack(held, join(dataDir, name)).catch((error: unknown) => {
+  for (const path of [...pathsBelow(dataDir, LEAVING_FOLDER)]) {
+    const name = relative(LEAVING_FOLDER, path);
+    await putBack(join(dataDir, path), join(dataDir, name)).catch((error: unknown) => {
       log.warn({ file: name, err: error }, 'a file on its way out could not be put back');
     });
+    await removeEmpty(dataDir, name);
   }
 }

@@ -4,6 +4,8 @@ import type { ProducerNeeds } from './reconciliation.ts';
 
 /** Jobs put off that are looked at in one go: those with the latest times, which a wrong clock may have set. */
 const PAGE = 500;
+/** A run that is to come so much later than the schedule says was put off by hand. */
+const PUT_OFF_MS = 60_000;
 
 type Schedule = { readonly every: number } | { readonly pattern: string; readonly tz: string };
 
@@ -36,11 +38,14 @@ function keepSchedule(queue: Queue, wanted: Schedule, store: Store): () => Promi
     if (next !== last.next) last = { next, since: performance.now() };
     const waits = next > store.now() ? performance.now() - last.since : 0;
     const isAhead = there?.every !== undefined && waits > 2 * there.every;
+    // The job of the next run, whose end is what the one after it waits for: it was lost, or somebody has put it off.
+    const armed = await queue.getJob(`repeat:${queue.name}:${next}`);
+    const isAstray = armed === undefined || armed.timestamp + armed.delay > next + PUT_OFF_MS;
     const isSame =
       'every' in wanted ? there?.every === wanted.every : there?.pattern === wanted.pattern && there.tz === wanted.tz;
-    if (isSame && !isAhead) return;
+    if (isSame && !isAhead && !isAstray) return;
     // An upsert alone goes on from the time of the run that was next.
-    if (isAhead) await queue.removeJobScheduler(queue.name);
+    if (isAhead || isAstray) await queue.removeJobScheduler(queue.name);
     await queue.upsertJobScheduler(queue.name, wanted, { name: 'scheduled run', data: {} });
   };
 }

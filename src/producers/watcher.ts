@@ -9,6 +9,8 @@ import { isScanned, versionNow } from '../data-folder.ts';
 
 /** A file that is written in place is queued after it has stood still for this long. */
 const STILL_MS = 200;
+/** A file that is being written is looked at no more often. */
+const LOOK_EVERY_MS = 20;
 /** Bytes of a file's end that are looked at for the array's closing bracket. */
 const TAIL_BYTES = 16;
 
@@ -17,24 +19,31 @@ const TAIL_BYTES = 16;
  * only a hint: what it misses (a network file system that sends no events, a burst, a restart) reconciliation finds.
  */
 export async function watchFolder(dataDir: string, onArrival: (file: IngestJob) => void, log: Logger) {
-  const timers = new Map<string, NodeJS.Timeout>();
+  const looks = new Map<string, { readonly timer: NodeJS.Timeout; readonly at: number; readonly last: number }>();
   const watches = new Map<string, { readonly id: string; readonly watcher: FSWatcher }>();
   let closed = false;
 
-  function lookIn(ms: number, name: string, before?: IngestJob): void {
-    clearTimeout(timers.get(name));
+  /** Looks at a file soon, but not while it is written more often than is of use; one look is to come at most. */
+  function lookSoon(name: string): void {
+    const { timer, at = Infinity, last = -Infinity } = looks.get(name) ?? {};
+    const soon = Math.max(performance.now(), last + LOOK_EVERY_MS);
+    if (at <= soon) return;
+    clearTimeout(timer);
+    lookAt(soon, name, last);
+  }
+  function lookAt(at: number, name: string, last: number, before?: IngestJob): void {
     const timer = setTimeout(() => {
-      timers.delete(name);
+      looks.delete(name);
       look(name, before).catch((error: unknown) => log.warn({ file: name, err: error }, 'file left to reconciliation'));
-    }, ms);
-    timers.set(name, timer);
+    }, at - performance.now());
+    looks.set(name, { timer, at, last });
   }
   async function look(name: string, before: IngestJob | undefined): Promise<void> {
     const file = versionNow(dataDir, name);
     if (file === undefined) return;
     const hasStoodStill = before !== undefined && versionOf(before) === versionOf(file);
     if (hasStoodStill || (await endsAsArray(join(dataDir, name), file.size).catch(() => false))) onArrival(file);
-    else lookIn(STILL_MS, name, file);
+    else lookAt(performance.now() + STILL_MS, name, performance.now(), file);
   }
 
   /** Watches a folder and those below it; of one that is new, what came before the watch is looked at, too. */
@@ -61,12 +70,12 @@ export async function watchFolder(dataDir: string, onArrival: (file: IngestJob) 
     }
   }
   function onChange(path: string): void {
-    if (datasetOf(path) !== undefined) lookIn(0, path.split(sep).join('/'));
+    if (datasetOf(path) !== undefined) lookSoon(path.split(sep).join('/'));
     else if (isScanned(path)) void ensure(path, true);
   }
   const ensure = (folder: string, isNew: boolean) =>
     watchBelow(folder, isNew).catch((error: unknown) => {
-      log.warn({ folder, err: error }, 'a folder is not watched, reconciliation goes on');
+      log.warn({ folder, err: error }, 'a folder is not watched, its files are left to reconciliation');
     });
 
   await ensure('', false);
@@ -75,7 +84,7 @@ export async function watchFolder(dataDir: string, onArrival: (file: IngestJob) 
     refresh: () => ensure('', false),
     close: () => {
       closed = true;
-      for (const timer of timers.values()) clearTimeout(timer);
+      for (const { timer } of looks.values()) clearTimeout(timer);
       for (const { watcher } of watches.values()) watcher.close();
     },
   };

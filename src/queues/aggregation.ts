@@ -36,10 +36,8 @@ export type AggregationSliceQueue = Queue<AggregationSlice, SliceResult>;
 const kept = { stackTraceLimit: 0, removeOnComplete: { count: 200 }, removeOnFail: { count: 200 } };
 const retried = { attempts: 8, backoff: { type: 'exponential', delay: 500, jitter: 0.5 } };
 
-export async function createAggregationQueue({ connection, prefix }: QueueConnection): Promise<AggregationQueue> {
-  const queue: AggregationQueue = new Queue(AGGREGATION_QUEUE, { connection, prefix, defaultJobOptions: kept });
-  await queue.setGlobalConcurrency(1);
-  return queue;
+export function createAggregationQueue({ connection, prefix }: QueueConnection): AggregationQueue {
+  return new Queue(AGGREGATION_QUEUE, { connection, prefix, defaultJobOptions: kept });
 }
 
 export function createAggregationSliceQueue({ connection, prefix }: QueueConnection): AggregationSliceQueue {

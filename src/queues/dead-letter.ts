@@ -1,6 +1,6 @@
 import { Queue } from 'bullmq';
 import { z } from 'zod';
-import { ingestJobId, ingestJobSchema, versionOf } from './ingest.ts';
+import { ingestJobId, ingestJobSchema, MAX_DATE_MS, versionOf } from './ingest.ts';
 import type { QueueConnection } from './redis.ts';
 
 /** The queue of files that could not be loaded: each a failed job, whose failure reason is the file's. */
@@ -9,6 +9,7 @@ export const DEAD_LETTER_QUEUE = 'dead-letter';
 /** The reason of a file that a processor did not find. Where the producer finds it, it is queued again. */
 export const FILE_GONE = 'not in the data folder any more, or a link that leads nowhere';
 
+const time = z.number().min(0).max(MAX_DATE_MS);
 /**
  * The file, why it could not be loaded, and when that was, in ms since the epoch. The name may be any: that it leads
  * out of the data folder may be the very reason, and ingest checks it again. `startedAt` is the ledger's, by Cassandra's
@@ -17,8 +18,8 @@ export const FILE_GONE = 'not in the data folder any more, or a link that leads 
 export const deadLetterJobSchema = ingestJobSchema.extend({
   name: z.string().min(1),
   reason: z.string(),
-  failedAt: z.number(),
-  startedAt: z.number().optional(),
+  failedAt: time,
+  startedAt: time.optional(),
   attempts: z.number().int(),
 });
 export type DeadLetterJob = z.infer<typeof deadLetterJobSchema>;

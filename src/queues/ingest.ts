@@ -8,7 +8,10 @@ import type { QueueConnection } from './redis.ts';
 export const INGEST_QUEUE = 'ingest';
 /** What reconciliation finds waits behind the files that the watcher saw arrive, which have no priority. */
 const BACKLOG_PRIORITY = 10;
-const MAX_DATE_MS = 8.64e15;
+/** The latest time that a date can be, in ms since the epoch. */
+export const MAX_DATE_MS = 8.64e15;
+/** Characters of the longest path that a folder can list: it is a folder of the longest path that can be opened, and a name. */
+const MAX_PATH = 4_095 + 1 + 255;
 
 /** A backslash is a character like any other where it does not separate folders. */
 const SEPARATORS = sep === '/' ? '/' : /[/\\]/;
@@ -16,7 +19,7 @@ const SEPARATORS = sep === '/' ? '/' : /[/\\]/;
 /** A path below the data folder, with forward slashes, that cannot lead out of it by its text. */
 export const relativePath = z
   .string()
-  .max(4_096)
+  .max(MAX_PATH)
   .refine((path) => path !== '' && !isAbsolute(path) && !path.includes('\0'), 'must be a path below the data folder')
   .refine((path) => !path.split(SEPARATORS).includes('..'), 'must stay below the data folder');
 

@@ -16,9 +16,9 @@ export async function openQueues({ config, log, shutdown }: Runtime) {
     queues,
     ingestQueue: createIngestQueue(queues, config.INGEST_ATTEMPTS),
     deadLetterQueue: createDeadLetterQueue(queues),
-    aggregationQueue: await createAggregationQueue(queues),
+    aggregationQueue: createAggregationQueue(queues),
     sliceQueue: createAggregationSliceQueue(queues),
-    verificationQueue: await createVerificationQueue(queues),
+    verificationQueue: createVerificationQueue(queues),
   };
   for (const queue of allQueues(opened)) {
     shutdown.defer(`${queue.name} queue`, () => queue.close());

@@ -17,9 +17,7 @@ export type VerificationReport = ReturnType<typeof emptyReport>;
 
 export type VerificationQueue = Queue<object, VerificationReport>;
 
-export async function createVerificationQueue({ connection, prefix }: QueueConnection): Promise<VerificationQueue> {
+export function createVerificationQueue({ connection, prefix }: QueueConnection): VerificationQueue {
   const defaultJobOptions = { stackTraceLimit: 0, removeOnComplete: { count: 100 }, removeOnFail: { count: 100 } };
-  const queue: VerificationQueue = new Queue(VERIFICATION_QUEUE, { connection, prefix, defaultJobOptions });
-  await queue.setGlobalConcurrency(1);
-  return queue;
+  return new Queue(VERIFICATION_QUEUE, { connection, prefix, defaultJobOptions });
 }

@@ -201,12 +201,13 @@ export function isShortOfReplicas(error: unknown): boolean {
 
 function connectProblem(error: unknown, config: Config, keyspace: string): string {
   const where = `Cassandra at ${contactPoints(config).join(', ')} port ${config.CASSANDRA_PORT}`;
-  const inner: unknown = error instanceof errors.NoHostAvailableError ? Object.values(error.innerErrors)[0] : error;
+  const [first] = error instanceof errors.NoHostAvailableError ? Object.values(error.innerErrors) : [];
+  const inner: unknown = first ?? error;
   const reason = inner instanceof Error ? inner.message : String(inner);
   const trust = 'set CASSANDRA_TLS_CA_FILE to what signed its certificate, which has to name the address.';
   if (/certificate|self-signed|altnames/.test(reason)) return `${where} is not trusted (${reason}): ${trust}`;
   const login = 'check CASSANDRA_USERNAME and CASSANDRA_PASSWORD.';
-  if (/credentials|auth|password/i.test(reason)) return `${where} refuses the login: ${login}`;
+  if (inner instanceof errors.AuthenticationError) return `${where} refuses the login: ${login}`;
   const missing = `has no keyspace ${keyspace}: run \`npx pipeline migrate\`.`;
   if (keyspace && reason.includes(keyspace)) return `${where} ${missing}`;
   const advice = 'Start one with `npx pipeline services`, or set CASSANDRA_CONTACT_POINTS and CASSANDRA_PORT.';

@@ -402,6 +402,11 @@ describe('with less, a role says what is wrong, in one sentence without a passwo
       { CASSANDRA_TLS_CA_FILE: '' },
       /^Cassandra at .* is not trusted .* CASSANDRA_TLS_CA_FILE/,
     ],
+    [
+      'the name of Cassandra has no address',
+      { CASSANDRA_CONTACT_POINTS: 'no-such-host.invalid' },
+      /^Cassandra at no-such-host\.invalid port \d+ does not answer \(No host could be resolved\)/,
+    ],
     ['Cassandra is asked without TLS', { CASSANDRA_TLS: 'false' }, /^Cassandra at .* does not answer/],
     [
       'the keyspace is of another role',

@@ -677,3 +677,51 @@ describe('a dead letter whose version was judged while the mended file was being
     expect(states).toContainEqual([true, 'superseded']);
   });
 });
+
+describe('a dead letter of a version that came after one that was loaded', async () => {
+  const own = await openSpace();
+
+  it('stays when the job of the loaded one comes once more', async () => {
+    const watcher = own.startWatcher();
+    own.startProcessor();
+    const name = 'vehicles_events_later.json';
+    await own.put(name, events(1, {}), { stoodStill: true });
+    await own.loaded([name]);
+    await own.put(name, BROKEN);
+    const letter = await letterOf(own, name);
+    await watcher.stop();
+    await rm(join(own.config.DATA_DIR, name));
+    const loaded = (await own.ledger()).find(({ state }) => state === 'loaded');
+    const [size, mtimeNs] = (loaded?.version ?? '').split('-');
+    const again = await own.queue('ingest').add(name, { name, size: Number(size), mtimeNs });
+    await eventually(async () => expect(await again.getState()).toBe('completed'));
+    expect((await own.letters()).map(({ id }) => id)).toEqual([letter.id]);
+    expect(await statesOf(own, name)).toEqual(['dead_letter', 'loaded']);
+  });
+});
+
+describe('a dead letter that somebody added by hand and that the ledger cannot hold', async () => {
+  const own = await openSpace();
+
+  it('does not keep the sweep from others, nor the command from listing them', async () => {
+    own.startProcessor();
+    const letters = own.queue('dead-letter');
+    const letter = {
+      size: 1,
+      mtimeNs: '1',
+      reason: 'by hand',
+      failedAt: Date.now(),
+      startedAt: Date.now(),
+      attempts: 1,
+    };
+    const name = 'vehicles_events_behind.json';
+    // The newest are looked at first.
+    await letters.add(name, { ...letter, name });
+    await eventually(async () => expect(await letters.getFailedCount()).toBe(1));
+    await letters.add('never', { ...letter, name: 'never', failedAt: 1.7e18 });
+    await letters.add('often', { ...letter, name: 'often', attempts: 1e12 });
+    await eventually(async () => expect(await letters.getFailedCount()).toBe(3));
+    await eventually(async () => expect(await statesOf(own, name)).toEqual(['dead_letter']), { withinMs: 30_000 });
+    expect(await list(own, all)).toEqual(['often', name].sort());
+  });
+});

@@ -69,7 +69,7 @@ describe('pipeline doctor', () => {
       'Node',
       ...['Redis version', 'Redis append-only file', 'Redis eviction', 'Redis memory', 'Redis clock'],
       ...['Cassandra version', 'Cassandra clock', 'Replication', 'Schema'],
-      ...['DATA_DIR', 'File system', 'Free disk', 'inotify'],
+      ...['DATA_DIR', 'File system', 'Free disk', 'Folders', 'inotify'],
     ]);
     expect(lines.find(({ check }) => check === 'Replication')).toMatchObject({
       state: 'warn',

@@ -4,6 +4,9 @@ import { setTimeout as sleep } from 'node:timers/promises';
 import { gzipSync } from 'node:zlib';
 import { execa } from 'execa';
 import { beforeAll, describe, expect, it } from 'vitest';
+import { openForWork } from '../../src/commands/connect.ts';
+import { createIngestWorker } from '../../src/processors/ingest.ts';
+import type { Store } from '../../src/storage/client.ts';
 import { eventually, openSpace, type Space } from './pipeline.ts';
 import { idOf, storedSummaries, summariesOf } from './recomputation.ts';
 import { event, events, status } from './records.ts';
@@ -506,5 +509,61 @@ describe('what was sent is kept', async () => {
     expect(reports).toContainEqual(
       expect.objectContaining({ status_source: row?.['status_source'], status: row?.['status'] }),
     );
+  });
+});
+
+describe('a file that is written for long', async () => {
+  const space = await openSpace();
+
+  it('is queued when it has stood still, not again and again', async () => {
+    const name = 'vehicles_events_long.jsonl';
+    const records = Array.from({ length: 400 }, () => events(1, { vehicle_id: 'long' })).flat();
+    const [first = {}, ...others] = records;
+    const path = join(space.config.DATA_DIR, name);
+    await writeFile(path, `${JSON.stringify(first)}\n`);
+    space.startWatcher();
+    const ingest = space.queue('ingest');
+    await eventually(async () => expect(await ingest.getJobCountByTypes('waiting', 'prioritized')).toBe(1));
+    const written = writeSlowly(
+      path,
+      [first, ...others].map((record) => `${JSON.stringify(record)}\n`),
+      5,
+    );
+    space.startProcessor();
+    await written;
+    await eventually(async () => expect(await eventIds(space, 'long')).toEqual(idsOf(records)));
+    const queued = (await ingest.getCompleted()).filter((job) => job.name === name);
+    expect(queued.length).toBeGreaterThan(0);
+    expect(queued.length).toBeLessThanOrEqual(3);
+  });
+});
+
+describe('a backlog of large files', async () => {
+  const space = await openSpace({ INGEST_CONCURRENCY: 16 });
+
+  it('leaves places to files that arrive', async () => {
+    const names = Array.from({ length: 24 }, (_, n) => `vehicles_events_large_${n}.json.gz`);
+    // How much a compressed file holds is not known before.
+    for (const [n, name] of names.entries())
+      await space.put(name, gzipSync(JSON.stringify(events(2, { vehicle_id: `large ${n}` }))), { stoodStill: true });
+    space.startWatcher();
+    await eventually(async () => expect(await space.queue('ingest').getPrioritizedCount()).toBe(names.length));
+    const needs = await openForWork(space.runtime());
+    let goOn = () => {};
+    const stopped = new Promise<void>((resolve) => {
+      goOn = resolve;
+    });
+    const insertRows: Store['insertRows'] = async (rows) => {
+      if (rows.some(({ partition }) => partition.includes('large'))) await stopped;
+      await needs.store.insertRows(rows);
+    };
+    const worker = createIngestWorker({ ...needs, store: { ...needs.store, insertRows } });
+    await eventually(async () => expect(await space.queue('ingest').getActiveCount()).toBe(16));
+    await space.put('vehicles_events_arrives.json', events(3));
+    await space.loaded(['vehicles_events_arrives.json'], { withinMs: 10_000 });
+    expect(await space.ledger()).toHaveLength(1);
+    goOn();
+    await space.loaded(names);
+    await worker.close();
   });
 });

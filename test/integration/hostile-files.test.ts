@@ -222,6 +222,8 @@ const files = [...contents, ...things, ...mutants()].map((file, n) => {
 });
 const NOT_UTF8 = Buffer.from('vehicles_events_\xff\xfe.json', 'latin1');
 
+/** To root nothing is unreadable; without these two rights it is. */
+const withoutRights = process.getuid?.() === 0 ? ['setpriv', '--bounding-set=-dac_override,-dac_read_search'] : [];
 let processor: Role;
 let ledger: Map<string, LedgerRow[]>;
 let letters: Letter[];
@@ -242,9 +244,7 @@ beforeAll(async () => {
   const half = files.length / 2;
   for (const file of files.filter((_, n) => n < half)) await make(file);
   await write(() => JSON.stringify([odd()]))(pathOf(NOT_UTF8));
-  // To root nothing is unreadable; without these two rights it is.
-  const withoutRights = ['setpriv', '--bounding-set=-dac_override,-dac_read_search'];
-  processor = space.startRole('process', process.getuid?.() === 0 ? withoutRights : []);
+  processor = space.startRole('process', withoutRights);
   space.startWatcher();
   for (const file of files.filter((_, n) => n >= half)) await make(file);
   await space.loaded(
@@ -347,3 +347,25 @@ it(`the processor is the one that was started, kept every lock, and never held $
   const log = await readFile(join(dirname(dataDir), 'log.process'), 'utf8');
   expect(log.split('\n').filter((line) => /stalled|renew lock|"level":(50|60)/i.test(line))).toEqual([]);
 });
+
+it('files in a folder that may not be entered are dead letters, and one that may not be read is told of', async () => {
+  const own = await openSpace();
+  const folder = (name: string) => join(own.config.DATA_DIR, name);
+  const names = ['listed/vehicles_events_1.json', 'closed/vehicles_events_2.json'];
+  for (const name of names) await own.put(name, events(2), { stoodStill: true });
+  await chmod(folder('listed'), 0o444);
+  await chmod(folder('closed'), 0);
+  for (const role of ['watch', 'process']) own.startRole(role, withoutRights);
+  const said = (role: string) => readFile(join(dirname(own.config.DATA_DIR), `log.${role}`), 'utf8').catch(() => '');
+  await eventually(async () => {
+    expect(await own.letters()).toMatchObject([{ name: names[0], reason: 'may not be read: check its permissions' }]);
+    expect(await said('watch')).toMatch(/"folder":"closed","reason":"EACCES.*a folder cannot be read/);
+  });
+  own.startRole('doctor', withoutRights);
+  await eventually(async () =>
+    expect(await said('doctor')).toMatch(/wrong +Folders +3, of which 1 cannot be read .*rights to closed/),
+  );
+  for (const name of ['listed', 'closed']) await chmod(folder(name), 0o755);
+  await own.loaded(names);
+  await eventually(async () => expect(await own.letters()).toEqual([]));
+}, 60_000);

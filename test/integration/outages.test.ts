@@ -318,6 +318,30 @@ describe('a processor whose clock was ahead', async () => {
   });
 }, 60_000);
 
+describe('the next run of a schedule', async () => {
+  const space = await openSpace({ AGGREGATION_EVERY_SECONDS: 2 });
+
+  it.each(['put off', 'lost'])('comes when its time has come, though its job was %s', async (what) => {
+    const aggregation = space.queue('aggregation');
+    const [watcher, processor] = [space.startWatcher(), space.startProcessor()];
+    const next = await eventually(async () => {
+      const armed = (await aggregation.getDelayed()).find(({ id = '' }) => id.startsWith('repeat:'));
+      if (armed === undefined) throw new Error('no run is scheduled');
+      return armed;
+    });
+    if (what === 'put off') await next.changeDelay(86_400_000);
+    else {
+      const redis = new Redis(space.config.REDIS_URL ?? '');
+      await redis.zrem(aggregation.toKey('delayed'), next.id ?? '');
+      await redis.del(aggregation.toKey(next.id ?? ''));
+      redis.disconnect();
+    }
+    const runs = await space.count('aggregation_runs');
+    await eventually(async () => expect(await space.count('aggregation_runs')).toBeGreaterThan(runs + 2));
+    await Promise.all([watcher.stop(), processor.stop()]);
+  });
+});
+
 describe('a processor is killed', async () => {
   const spaces = { middle: await openSpace(), poison: await openSpace(), company: await openSpace() };
   const large = Array.from({ length: 300 }, (_, n) => events(100, { vehicle_id: `large-${n}` })).flat();

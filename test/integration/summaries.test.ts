@@ -628,6 +628,25 @@ describe('a run that died between the cutting of its window and the waiting for 
   });
 });
 
+it('a run by hand that was removed, as when Redis was emptied, is asked for again', async () => {
+  const own = await openSpace();
+  const queue = own.queue('aggregation');
+  await queue.pause();
+  own.startRole('aggregate', ['sh', '-c', '"$@"; echo "ended with $?"', 'sh']);
+  const said = () => readFile(join(dirname(own.config.DATA_DIR), 'log.aggregate'), 'utf8');
+  for (const _time of [1, 2]) {
+    const [run] = await eventually(async () => {
+      const waiting = await queue.getWaiting();
+      expect(waiting).toHaveLength(1);
+      return waiting;
+    });
+    await run?.remove();
+  }
+  await eventually(async () => expect(await queue.getWaitingCount()).toBe(1));
+  await queue.resume();
+  await eventually(async () => expect(await said()).toMatch(/summaries are right up to .*\nended with 0\n$/));
+});
+
 it('a run by hand that is stopped ends with a sentence, and goes on where a processor runs', async () => {
   const own = await openSpace();
   const queue = own.queue('aggregation');

@@ -72,7 +72,7 @@ it.each(['a.json', 'a/b/c.json', '..a/b..json', '...', 'a\\b', 'a\\..\\b', 'Ã¼/ð
   },
 );
 
-it.each(['', '/etc/passwd', '..', '../a', 'a/../../b', 'a/..', 'a\0b', 'x'.repeat(4_097)])(
+it.each(['', '/etc/passwd', '..', '../a', 'a/../../b', 'a/..', 'a\0b', 'x'.repeat(4_352)])(
   '%j is no path below the data folder',
   (path) => {
     expect(relativePath.safeParse(path).success).toBe(false);

@@ -1,6 +1,7 @@
+import { existsSync } from 'node:fs';
 import { mkdir, mkdtemp, readFile, readdir, readlink, rm, symlink, unlink, writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
-import { join } from 'node:path';
+import { dirname, join } from 'node:path';
 import { pino } from 'pino';
 import { afterAll, beforeEach, expect, it } from 'vitest';
 import { versionNow } from '../../src/data-folder.ts';
@@ -47,4 +48,19 @@ it('what cannot be put back by a hard link is moved back, and what cannot be put
   expect(await readFile(join(folder, NAME), 'utf8')).toBe(`old ${NAME}`);
   expect(await readFile(join(folder, 'vehicles_events_2.json'), 'utf8')).toBe('newer');
   expect((await readdir(held, { recursive: true })).sort()).toEqual(['below', 'below/vehicles_events_0.json']);
+});
+
+it('whatever was held in however many folders is put back, and none of these is left', async () => {
+  const names = Array.from({ length: 100 }, (_, n) => `below/${n}/${NAME}`);
+  for (const name of names) {
+    await mkdir(join(folder, '.leaving', dirname(name)), { recursive: true });
+    await writeFile(join(folder, '.leaving', name), '');
+  }
+  await putBackLeaving(folder, log);
+  for (const name of names) expect(existsSync(join(folder, name)), name).toBe(true);
+  const [first = ''] = names;
+  const loaded = versionNow(folder, first);
+  expect(loaded && (await takeOut(folder, loaded, false))).toBe(true);
+  expect(existsSync(join(folder, first))).toBe(false);
+  expect(await readdir(join(folder, '.leaving'))).toEqual([]);
 });
