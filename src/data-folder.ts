@@ -3,17 +3,22 @@ import { basename, join, sep } from 'node:path';
 import { setImmediate as breathe } from 'node:timers/promises';
 import { datasetOf } from './datasets/catalog.ts';
 import type { FileVersion } from './datasets/dataset.ts';
-import type { IngestJob } from './queues/ingest.ts';
+import { versionOf, type IngestJob } from './queues/ingest.ts';
 import { codeOf, isOfSystem } from './runtime.ts';
 
 /** Where files go with AFTER_LOAD=archive: a folder of the data folder that is never scanned. */
 const ARCHIVE_FOLDER = 'archive';
+/** The folders straight below the data folder that are none of the provider's; the latter one is a file system's own. */
+const FOREIGN_FOLDERS = [ARCHIVE_FOLDER, 'lost+found'];
 
 /** Whether a folder, named by its path below the data folder, is looked into. */
 export function isScanned(path: string): boolean {
   const parts = path.split(sep);
-  return parts[0] !== ARCHIVE_FOLDER && !parts.some((part) => part.startsWith('.'));
+  return !FOREIGN_FOLDERS.includes(parts[0] ?? '') && !parts.some((part) => part.startsWith('.'));
 }
+
+/** Whether a folder is looked into for files, and is not taken for one itself. */
+export const isLookedInto = (path: string) => isScanned(path) && datasetOf(basename(path)) === undefined;
 
 /** To be told of a folder that cannot be read, and why; what is gone by now is no such folder. */
 export type OnUnread = (folder: string, error: unknown) => void;
@@ -57,8 +62,7 @@ function openFolder(dataDir: string, below: string, onUnread: OnUnread): Dir | u
  * it. Folders and links of such names count, too: the processor says what is wrong with them.
  */
 export function* namesBelow(dataDir: string, below = '', onUnread?: OnUnread): Generator<string> {
-  const isFolder = (path: string) => isScanned(path) && datasetOf(basename(path)) === undefined;
-  for (const path of pathsBelow(dataDir, below, isFolder, onUnread))
+  for (const path of pathsBelow(dataDir, below, isLookedInto, onUnread))
     if (datasetOf(basename(path)) !== undefined) yield path.split(sep).join('/');
 }
 
@@ -112,9 +116,15 @@ function look(path: string) {
   return lstatSync(path, OPTIONS);
 }
 
+/** What has no version that can be told stands in the ledger as this one. */
+const UNTOLD = { size: 0, mtimeNs: '0' };
+export const UNTOLD_VERSION = versionOf(UNTOLD);
+/** Why the system lets nobody look, where that is final: the rights, or the length of the path. */
+const REFUSALS = ['EACCES', 'EPERM', 'ENAMETOOLONG'];
+
 /**
- * The version of a file that lies there now, or undefined when it is gone. Of what cannot be looked at, because of its
- * path or its rights, it is one that no file has: the processor says what is wrong.
+ * The version of a file that lies there now, or undefined when it is gone, or cannot be looked at for a reason that may go
+ * by itself. Where that is final, the version is none that can be told: the processor says what is wrong.
  */
 export function versionNow(dataDir: string, name: string): IngestJob | undefined {
   try {
@@ -125,6 +135,7 @@ export function versionNow(dataDir: string, name: string): IngestJob | undefined
     if (!name.includes(REPLACEMENT_CHARACTER)) return undefined;
   } catch (error) {
     if (!isOfSystem(error)) throw error;
+    if (!REFUSALS.includes(codeOf(error))) return undefined;
   }
-  return { name, size: 0, mtimeNs: '0' };
+  return { name, ...UNTOLD };
 }

@@ -26,9 +26,9 @@ export async function aggregateNow(runtime: Runtime, options: { rebuild: boolean
   const add = () => queue.add('run by hand', { rebuild: options.rebuild });
   let { id = '' } = await add();
   let result: AggregationResult | undefined;
-  while (result?.outcome !== 'done') {
+  for (;;) {
     await Promise.race([sleep(POLL_MS), stopped]);
-    const job = await queue.getJob(id);
+    const job = await Promise.race([queue.getJob(id), stopped]);
     if (job !== undefined && job.finishedOn === undefined) continue;
     if ((await job?.isFailed()) === true)
       throw new UsageError(

@@ -3,7 +3,7 @@ import { access, readFile, statfs } from 'node:fs/promises';
 import { UsageError, type Config } from '../config.ts';
 import { runTool } from '../local/maven.ts';
 import { findLocalServices } from '../local/find.ts';
-import { isScanned, pathsBelow } from '../data-folder.ts';
+import { isLookedInto, pathsBelow } from '../data-folder.ts';
 import { connectQueues } from '../queues/redis.ts';
 import { messageOf, type Runtime } from '../runtime.ts';
 import { connectStore } from '../storage/client.ts';
@@ -151,7 +151,7 @@ async function checkDataFolder({ DATA_DIR, AFTER_LOAD }: Config): Promise<Line[]
 async function folderLines(dataDir: string): Promise<Line[]> {
   let folders = 1;
   const unread: string[] = [];
-  const isCounted = (path: string) => isScanned(path) && (folders += 1) > 0;
+  const isCounted = (path: string) => isLookedInto(path) && (folders += 1) > 0;
   for (const _path of pathsBelow(dataDir, '', isCounted, (folder) => unread.push(folder)));
   const rights = line('Folders', `${folders}, of which ${unread.length} cannot be read`, {
     wrong:

@@ -1,6 +1,6 @@
-import { setTimeout as sleep } from 'node:timers/promises';
-import { Mutex, Semaphore } from 'async-mutex';
+import { Mutex, Semaphore, withTimeout } from 'async-mutex';
 import { DelayedError, UnrecoverableError, type Job, type Worker } from 'bullmq';
+import { versionNow } from '../data-folder.ts';
 import { datasetOf } from '../datasets/catalog.ts';
 import type { Row } from '../datasets/dataset.ts';
 import {
@@ -56,8 +56,10 @@ const MAX_REFUSALS = 12;
 const UNITS_AT_ONCE = 256;
 const UNIT_BYTES = 64 * 1024;
 const MAX_UNITS = 16;
-/** What large files leave to others, which would wait for the end of one of them, minutes perhaps. */
-const UNITS_FOR_OTHERS = 64;
+/** Large files at once: others would have to wait for the end of one of them, minutes perhaps, if they took all units. */
+const LARGE_AT_ONCE = 12;
+/** What large files take of the places of a process, INGEST_CONCURRENCY, for longer than a moment. */
+const LARGE_SHARE = 0.75;
 /** What a file of the backlog takes at least while files arrive, so that these have fewer others beside them. */
 const UNITS_BESIDE_ARRIVALS = 8;
 /** Files that arrive now, and those that may have ended a processor, do not wait behind large ones of the backlog. */
@@ -96,6 +98,20 @@ export function createIngestWorker(shared: ProcessorNeeds): Worker<IngestJob, In
   const room = new Semaphore(UNITS_AT_ONCE);
   const suspects = new Mutex(new NotNow('another file that may have ended its processor is loaded first'));
   let isLargeSuspected = false;
+  const large = new Semaphore(LARGE_AT_ONCE);
+  const largeForAWhile = withTimeout(large, PUT_BACK_MS, new NotNow('as many large files wait as may'));
+  let largeFiles = 0;
+
+  /** Large files wait for each other, but only for a while where they have most of the places of this process already. */
+  async function ingestLarge(load: () => Promise<IngestResult>, priority: number): Promise<IngestResult> {
+    const turns = largeFiles < config.INGEST_CONCURRENCY * LARGE_SHARE ? large : largeForAWhile;
+    largeFiles += 1;
+    try {
+      return await turns.runExclusive(load, 1, priority);
+    } finally {
+      largeFiles -= 1;
+    }
+  }
 
   /**
    * Counts what ends the processor while this file is loaded, but for a stop that was asked for, and a lock that was lost
@@ -171,13 +187,10 @@ export function createIngestWorker(shared: ProcessorNeeds): Worker<IngestJob, In
       const isArrival = job.priority === 0;
       if (isArrival) lastArrival = performance.now();
       if (job.stalledCounter > 0) return await ingestNextSuspect(job, wanted);
-      if (unitsOf(wanted) === MAX_UNITS && room.getValue() < MAX_UNITS + UNITS_FOR_OTHERS) {
-        // It makes place for the job that is next, but not at once, or thousands of them would come and go without end.
-        await sleep(PUT_BACK_MS);
-        throw new NotNow('as many large files are loaded as may be at once');
-      }
+      const priority = isArrival ? FIRST : LATER;
       const units = Math.max(unitsOf(wanted), !isArrival && filesArrive() ? UNITS_BESIDE_ARRIVALS : 0);
-      return await room.runExclusive(() => ingest(job, wanted, needs), units, isArrival ? FIRST : LATER);
+      const load = () => room.runExclusive(() => ingest(job, wanted, needs), units, priority);
+      return await (units === MAX_UNITS ? ingestLarge(load, priority) : load());
     } catch (error) {
       const storeAway = isStoreAway(error);
       if (!storeAway && !(error instanceof NotNow)) throw error;
@@ -251,10 +264,16 @@ async function ingest(job: IngestBullJob, wanted: IngestJob, needs: IngestNeeds)
   let file: DataFile | undefined;
   try {
     if (own?.state === 'discarded') return result('discarded');
-    if (isLoaded(own?.state)) return result('already loaded');
+    if (isLoaded(own?.state)) {
+      // Where a later version lies by now, a letter may be of that.
+      if (isThere(config.DATA_DIR, wanted)) await settleOthers(needs, wanted, known);
+      return result('already loaded');
+    }
     file = await openDataFile(config.DATA_DIR, wanted.name, config.MAX_FILE_BYTES);
     const there = { name: wanted.name, size: file.size, mtimeNs: String(file.mtimeNs) };
     if (versionOf(there) !== lineage.version) {
+      const next = await needs.ingestQueue.getJobState(ingestJobId(there));
+      if (!['unknown', 'completed'].includes(next)) return await superseded();
       // While it is written, it is another one each time.
       if (isYoungerThan(STILL_MS, there, store.now())) throw new NotNow('another version of it is being written');
       await enqueueFiles(needs.ingestQueue, [there], { backlog: false });
@@ -315,6 +334,11 @@ async function ingest(job: IngestBullJob, wanted: IngestJob, needs: IngestNeeds)
 export function isOutlived(file: IngestJob, known: readonly KnownVersion[]): boolean {
   const isLater = ({ version }: KnownVersion) => BigInt(mtimeNsOf(version)) > BigInt(file.mtimeNs);
   return known.some((one) => isLoaded(one.state) && isLater(one));
+}
+
+function isThere(dataDir: string, file: IngestJob): boolean {
+  const there = versionNow(dataDir, file.name);
+  return there !== undefined && versionOf(there) === versionOf(file);
 }
 
 /** Dead letters of the same name are settled by a version that is loaded, or is about to be. */

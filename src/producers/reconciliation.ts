@@ -6,8 +6,15 @@ import { enqueueFiles, hasRoom, ingestJobId, isYoungerThan, versionOf, type Inge
 import type { Queues } from '../queues/open.ts';
 import { messageOf, type Runtime } from '../runtime.ts';
 import type { Store } from '../storage/client.ts';
-import { forgetFile, originOf, readLedger, readVersions, type KnownVersion } from '../storage/files.ts';
-import { namesBelow, versionNow } from '../data-folder.ts';
+import {
+  forgetFile,
+  originOf,
+  readLedger,
+  readVersions,
+  settleDeadLetter,
+  type KnownVersion,
+} from '../storage/files.ts';
+import { namesBelow, UNTOLD_VERSION, versionNow } from '../data-folder.ts';
 import { createLedgerDoubt } from './ledger-doubt.ts';
 import { takeUpLetter } from './letters.ts';
 import { takeOut } from './removal.ts';
@@ -76,7 +83,10 @@ export function createReconciliation(needs: ProducerNeeds) {
     }
   }
 
+  const unread = new Set<string>();
   function onUnread(folder: string, error: unknown): void {
+    if (unread.has(folder)) return;
+    unread.add(folder);
     log.warn({ folder, reason: messageOf(error) }, 'a folder cannot be read: its files are not loaded');
   }
 
@@ -108,6 +118,12 @@ export function createReconciliation(needs: ProducerNeeds) {
         if (some.length > 0) doubt.forgot();
       };
       for (const file of page) {
+        const untold = known.get(`${UNTOLD_VERSION} ${file.name}`);
+        if (untold?.state === 'dead_letter' && versionOf(file) !== UNTOLD_VERSION) {
+          // Who looks may look again.
+          await settleDeadLetter(store, untold, 'superseded');
+          await deadLetterQueue.remove(ingestJobId(untold));
+        }
         const row = known.get(`${versionOf(file)} ${file.name}`);
         const inDoubt = doubtful.filter(({ name }) => name === file.name);
         if (row === undefined || row.state === 'superseded') {

@@ -19,21 +19,23 @@ export async function takeOut(dataDir: string, file: IngestJob, isArchived: bool
   const path = join(dataDir, file.name);
   const held = join(dataDir, LEAVING_FOLDER, file.name);
   await mkdir(dirname(held), { recursive: true });
-  await rename(path, held);
-  // Nobody can change any more which version it is.
-  const isLink = (await lstat(held)).isSymbolicLink();
-  const there = versionNow('', isLink ? resolve(dirname(path), await readlink(held)) : held);
-  // What a link led to may have left before it.
-  const isSame = there === undefined ? isLink : versionOf(there) === versionOf(file);
   try {
+    await rename(path, held);
+    // Nobody can change any more which version it is.
+    const isLink = (await lstat(held)).isSymbolicLink();
+    const there = versionNow('', isLink ? resolve(dirname(path), await readlink(held)) : held);
+    // What a link led to may have left before it.
+    const isSame = there === undefined ? isLink : versionOf(there) === versionOf(file);
     // A link is no data; what it leads to is a file of its own.
+    const version = { name: file.name, version: versionOf(file) };
+    const leave = () => (isArchived && !isLink ? archive(dataDir, held, version) : unlink(held));
     if (!isSame) await putBack(held, path);
-    else if (isArchived && !isLink) await archive(dataDir, held, { name: file.name, version: versionOf(file) });
-    else await unlink(held);
+    else
+      await leave().catch(async (error: unknown) => {
+        await putBack(held, path);
+        throw error;
+      });
     return isSame;
-  } catch (error) {
-    await putBack(held, path);
-    throw error;
   } finally {
     await removeEmpty(dataDir, file.name);
   }

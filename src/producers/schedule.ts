@@ -1,10 +1,10 @@
-import type { Queue } from 'bullmq';
+import type { Job, Queue } from 'bullmq';
 import type { Store } from '../storage/client.ts';
 import type { ProducerNeeds } from './reconciliation.ts';
 
 /** Jobs put off that are looked at in one go: those with the latest times, which a wrong clock may have set. */
 const PAGE = 500;
-/** A run that is to come so much later than the schedule says was put off by hand. */
+/** A run that waits for another time than its schedule's, by more than this, was put off by hand. */
 const PUT_OFF_MS = 60_000;
 
 type Schedule = { readonly every: number } | { readonly pattern: string; readonly tz: string };
@@ -40,7 +40,8 @@ function keepSchedule(queue: Queue, wanted: Schedule, store: Store): () => Promi
     const isAhead = there?.every !== undefined && waits > 2 * there.every;
     // The job of the next run, whose end is what the one after it waits for: it was lost, or somebody has put it off.
     const armed = await queue.getJob(`repeat:${queue.name}:${next}`);
-    const isAstray = armed === undefined || armed.timestamp + armed.delay > next + PUT_OFF_MS;
+    const isPutOff = (job: Job) => job.delay > 0 && Math.abs(job.timestamp + job.delay - next) > PUT_OFF_MS;
+    const isAstray = armed === undefined || isPutOff(armed);
     const isSame =
       'every' in wanted ? there?.every === wanted.every : there?.pattern === wanted.pattern && there.tz === wanted.tz;
     if (isSame && !isAhead && !isAstray) return;

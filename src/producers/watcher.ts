@@ -25,13 +25,13 @@ export async function watchFolder(dataDir: string, onArrival: (file: IngestJob) 
 
   /** Looks at a file soon, but not while it is written more often than is of use; one look is to come at most. */
   function lookSoon(name: string): void {
-    const { timer, at = Infinity, last = -Infinity } = looks.get(name) ?? {};
+    const { at = Infinity, last = -Infinity } = looks.get(name) ?? {};
     const soon = Math.max(performance.now(), last + LOOK_EVERY_MS);
-    if (at <= soon) return;
-    clearTimeout(timer);
-    lookAt(soon, name, last);
+    if (soon < at) lookAt(soon, name, last);
   }
   function lookAt(at: number, name: string, last: number, before?: IngestJob): void {
+    // There may be one again since the look that this one follows has begun.
+    clearTimeout(looks.get(name)?.timer);
     const timer = setTimeout(() => {
       looks.delete(name);
       look(name, before).catch((error: unknown) => log.warn({ file: name, err: error }, 'file left to reconciliation'));

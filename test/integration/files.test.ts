@@ -524,10 +524,12 @@ describe('a file that is written for long', async () => {
     space.startWatcher();
     const ingest = space.queue('ingest');
     await eventually(async () => expect(await ingest.getJobCountByTypes('waiting', 'prioritized')).toBe(1));
-    const written = writeSlowly(
-      path,
-      [first, ...others].map((record) => `${JSON.stringify(record)}\n`),
-      5,
+    // In a process of its own, which does not stand still with this one.
+    const lines = others.map((record) => JSON.stringify(record)).join('\n');
+    const written = execa(
+      'sh',
+      ['-c', 'while read -r line; do printf "%s\\n" "$line"; sleep 0.005; done >> "$0"', path],
+      { input: `${lines}\n` },
     );
     space.startProcessor();
     await written;

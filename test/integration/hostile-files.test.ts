@@ -368,4 +368,9 @@ it('files in a folder that may not be entered are dead letters, and one that may
   for (const name of ['listed', 'closed']) await chmod(folder(name), 0o755);
   await own.loaded(names);
   await eventually(async () => expect(await own.letters()).toEqual([]));
+  // Of one that is loaded as well.
+  await chmod(folder('listed'), 0o444);
+  await eventually(async () => expect(await own.letters()).toHaveLength(1));
+  await chmod(folder('listed'), 0o755);
+  await eventually(async () => expect(await own.letters()).toEqual([]));
 }, 60_000);

@@ -2,6 +2,7 @@ import { mkdir, mkdtemp, rm, symlink, writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
+import { execa } from 'execa';
 import { pino } from 'pino';
 import { expect, it, onTestFinished, vi } from 'vitest';
 import { watchFolder } from '../../src/producers/watcher.ts';
@@ -42,4 +43,14 @@ it('links to folders are not followed', async () => {
   await vi.waitFor(() => expect(new Set(arrived)).toEqual(named));
   await sleep(500);
   expect(new Set(arrived)).toEqual(named);
+});
+
+it('an array that is written in place for seconds arrives when it is whole', async () => {
+  const { folder, arrived } = await watched();
+  const name = 'vehicles_events_1.json';
+  const write = 'for n in $(seq 600); do echo "[1],"; sleep 0.005; done; sleep 0.1; echo "[2]]"';
+  await execa('sh', ['-c', `(echo "["; ${write}) > ${name}`], { cwd: folder });
+  await vi.waitFor(() => expect(arrived).toContain(name));
+  await sleep(500);
+  expect(arrived.length).toBeLessThanOrEqual(2);
 });
