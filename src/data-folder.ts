@@ -8,13 +8,13 @@ import { codeOf, isOfSystem } from './runtime.ts';
 
 /** Where files go with AFTER_LOAD=archive: a folder of the data folder that is never scanned. */
 const ARCHIVE_FOLDER = 'archive';
-/** The folders straight below the data folder that are none of the provider's; the latter one is a file system's own. */
-const FOREIGN_FOLDERS = [ARCHIVE_FOLDER, 'lost+found'];
+/** A folder of some file systems' own, at their top. */
+const LOST_AND_FOUND = 'lost+found';
 
 /** Whether a folder, named by its path below the data folder, is looked into. */
 export function isScanned(path: string): boolean {
   const parts = path.split(sep);
-  return !FOREIGN_FOLDERS.includes(parts[0] ?? '') && !parts.some((part) => part.startsWith('.'));
+  return ![ARCHIVE_FOLDER, LOST_AND_FOUND].includes(parts[0] ?? '') && !parts.some((part) => part.startsWith('.'));
 }
 
 /** Whether a folder is looked into for files, and is not taken for one itself. */
@@ -86,13 +86,14 @@ export function placesOf({ name, version }: FileVersion): readonly [string, stri
 }
 
 /** Every file of the data folder and of the archive. */
-export async function* allFiles(dataDir: string): AsyncGenerator<StoredFile> {
+export async function* allFiles(dataDir: string, onUnread?: OnUnread): AsyncGenerator<StoredFile> {
   let seen = 0;
-  for (const name of namesBelow(dataDir)) {
+  for (const name of namesBelow(dataDir, '', onUnread)) {
     if ((seen += 1) % NAMES_A_TURN === 0) await breathe();
     yield { name, path: name };
   }
-  for (const found of pathsBelow(dataDir, ARCHIVE_FOLDER)) {
+  const isFilled = (path: string) => basename(path) !== LOST_AND_FOUND;
+  for (const found of pathsBelow(dataDir, ARCHIVE_FOLDER, isFilled, onUnread)) {
     if ((seen += 1) % NAMES_A_TURN === 0) await breathe();
     const path = found.split(sep).join('/');
     const archived = path.slice(ARCHIVE_FOLDER.length + 1);

@@ -121,6 +121,12 @@ function numberBetween(min: number, max: number, isWhole = false) {
 const wholeNumber = (min: number, max: number) => numberBetween(min, max, true);
 const share = numberBetween(0, 1);
 
+/** An empty one, as of a variable of a script that is not set, would mean all. */
+function someText(text: string): string {
+  if (text === '') throw new InvalidArgumentError('Expected a text; for all of them, say --all.');
+  return text;
+}
+
 /** `90s`, `15m`, `2h` or `3d`, in ms. */
 function duration(text: string): number {
   const match = /^(\d+(?:\.\d+)?)([smhd])$/.exec(text);
@@ -214,8 +220,8 @@ for (const [name, description, command] of [
   };
   withJson(add(failed, name, description))
     .argument('[id-or-name...]', 'ids or names of files')
-    .option('--reason <text>', 'whose reason contains the text')
-    .option('--name <text>', 'whose name contains the text')
+    .option('--reason <text>', 'whose reason contains the text', someText)
+    .option('--name <text>', 'whose name contains the text', someText)
     .option('--older-than <age>', 'that failed at least so long ago, such as 15m', duration)
     .option('--newer-than <age>', 'that failed at most so long ago', duration)
     .option('--all', 'all of them', false)

@@ -1,4 +1,5 @@
-import { copyFile, rename, rm, stat, unlink, utimes } from 'node:fs/promises';
+import { existsSync } from 'node:fs';
+import { copyFile, link, rename, rm, stat, unlink, utimes } from 'node:fs/promises';
 import { codeOf } from './runtime.ts';
 
 /**
@@ -22,4 +23,18 @@ export async function moveFile(from: string, to: string, copyTo = to): Promise<v
     await rm(copy, { force: true });
   }
   await unlink(from);
+}
+
+/** Moves a file to where none is. Resolves to whether it did: one that is there stays, and so does this one then. */
+export async function moveToFree(from: string, to: string): Promise<boolean> {
+  try {
+    await link(from, to);
+  } catch (error) {
+    // Not every file system has hard links, and Linux forbids them to files of other users.
+    if (codeOf(error) === 'EEXIST' || existsSync(to)) return false;
+    await moveFile(from, to);
+    return true;
+  }
+  await unlink(from);
+  return true;
 }

@@ -21,7 +21,11 @@ export function print(json: boolean, data: unknown, text: string): void {
   process.stdout.write(`${json ? JSON.stringify(data) : text}\n`);
 }
 
-/** A text for the terminal, with its control characters spelled out: a hostile file name must not steer it. */
+/** A text for the terminal, with its control characters spelled out: a hostile file name must not steer it, nor turn a line around. */
 export function printable(text: string): string {
-  return text.replace(/\p{Cc}/gu, (character) => `\\x${character.charCodeAt(0).toString(16).padStart(2, '0')}`);
+  const spelled = (character: string) => {
+    const digits = character.charCodeAt(0).toString(16);
+    return digits.length > 2 ? `\\u${digits.padStart(4, '0')}` : `\\x${digits.padStart(2, '0')}`;
+  };
+  return text.replace(/[\p{Cc}\p{Bidi_Control}]/gu, spelled);
 }

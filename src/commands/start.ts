@@ -30,10 +30,14 @@ export async function start(runtime: Runtime, options: { generate: boolean }): P
     );
     await openDataFolder(runtime, { mayMake: true });
     const { died } = await startLocalServices(config, shutdown);
+    const death = died.then((how) => {
+      throw new UsageError(`${how}; its logs are under ${config.LOCAL_DIR}.`);
+    });
+    death.catch(() => undefined);
 
     const env = { BOARD_PORT: String(boardPort) };
     process.stderr.write('The keyspace and its tables are made\n');
-    const migration = await runRole('migrate', env, shutdown.signal);
+    const migration = await Promise.race([runRole('migrate', env, shutdown.signal), death]);
     if (migration.failed) throw new UsageError('`pipeline migrate` failed: the log above says why.');
 
     const processors = Array<string>(config.PROCESSORS).fill('process');
@@ -44,7 +48,7 @@ export async function start(runtime: Runtime, options: { generate: boolean }): P
 
     const host = config.BOARD_HOST.replace(/^(0\.0\.0\.0|::)$/, '127.0.0.1').replace(/.*:.*/, '[$&]');
     const board = `http://${host}:${boardPort}`;
-    await Promise.race([answers(`${board}/readyz`, shutdown.signal), ...roles]);
+    await Promise.race([answers(`${board}/readyz`, shutdown.signal), death, ...roles]);
     process.stdout.write(`
 The pipeline runs.
 
@@ -55,8 +59,7 @@ The pipeline runs.
 
 Ctrl-C stops everything; the data stays.
 `);
-    const death = await Promise.race([shutdown.requested, died, ...roles]);
-    if (death !== undefined) throw new UsageError(`${death}; its logs are under ${config.LOCAL_DIR}.`);
+    await Promise.race([shutdown.requested, death, ...roles]);
   } catch (error) {
     // A step that was cut short by the wish to stop is no failure.
     if (!shutdown.signal.aborted) throw error;

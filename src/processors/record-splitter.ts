@@ -45,7 +45,7 @@ function createCollector(maxBytes: number) {
       const found = size;
       [parts, size, index] = [[], 0, index + 1];
       if (tooLarge) {
-        const text = bytes.toString('latin1', 0, KEPT_OF_OVERSIZED);
+        const text = bytes.toString('utf8', 0, KEPT_OF_OVERSIZED);
         return { ...record, text, problem: `larger than MAX_RECORD_BYTES: ${found} of at most ${maxBytes} bytes` };
       }
       return isUtf8(bytes) ? record : { ...record, text: bytes.toString('latin1'), problem: 'not UTF-8 text' };

@@ -4,16 +4,17 @@ import type { Job, Worker } from 'bullmq';
 import { allFiles, placesOf } from '../data-folder.ts';
 import type { FileVersion } from '../datasets/dataset.ts';
 import { dayOf } from '../datasets/time.ts';
+import { ingestJobId } from '../queues/ingest.ts';
 import { emptyReport, VERIFICATION_QUEUE, type VerificationReport } from '../queues/verification.ts';
 import { claimEpoch, readAggregationState } from '../storage/aggregation-state.ts';
 import { createChangeLog, pendingHours, SHARDS, type TouchedHour } from '../storage/change-log.ts';
 import type { Store } from '../storage/client.ts';
 import { readLedger } from '../storage/files.ts';
 import { recomputeDay, storedDays, wrongSummaries, type Doubt, type StoredDay } from '../storage/summaries.ts';
-import { strayFiles } from '../storage/verification.ts';
+import { reportedMonths, strayFiles, type StrayFile } from '../storage/verification.ts';
 import { createDayHours, type DayHours } from './day-hours.ts';
 import { startWorker, type ProcessorNeeds } from './processor.ts';
-import { createFileCheck, type Claim, type Judge, type VerificationNeeds } from './verify-file.ts';
+import { createFileCheck, unreadable, type Claim, type Judge, type VerificationNeeds } from './verify-file.ts';
 
 /** Files, or days, that are compared at once. */
 const AT_ONCE = 16;
@@ -24,6 +25,7 @@ const TOKEN_SHARES = SHARDS * 8;
 /** Hours of vehicles that are recomputed for a sample of files; a scheduled one looks at fewer. */
 const SAMPLED_HOURS = 20_000;
 const SCHEDULED = { files: 200, hours: 1_000 };
+const STRAY = 'rows of files that the ledger does not call loaded';
 
 export interface VerificationOptions {
   /** The share of the files that is read, drawn at random. */
@@ -52,23 +54,35 @@ export async function verify(needs: VerificationNeeds, options: VerificationOpti
     if (!isWhole && sample.keys() < (maxHours ?? SAMPLED_HOURS)) sample.add(hour);
   };
   const checkFile = createFileCheck(needs, judge, report, onTouched, repair);
-  for await (const batch of inBatches(allFiles(config.DATA_DIR), goesOn)) {
+  const unread: Claim[] = [];
+  const files = allFiles(config.DATA_DIR, (folder, error) => unread.push(unreadable(folder, error)));
+  for await (const batch of inBatches(files, goesOn)) {
     await Promise.all(batch.filter(() => Math.random() < share).map(checkFile));
     for (const _file of batch) options.onFile?.(report);
   }
+  await judge(unread);
 
-  /** What `find` finds of a day and the next aggregation is not about to change. */
-  async function dueProblem(stored: StoredDay, find: () => Promise<readonly Doubt[]>): Promise<string | undefined> {
+  /** What `find` finds of a day and the next aggregation is not about to change, by what was announced after `since`. */
+  async function dueProblem(
+    stored: StoredDay,
+    find: () => Promise<readonly Doubt[]>,
+    since = -Infinity,
+  ): Promise<string | undefined> {
     // In this order: a row that is found has been aggregated before, or announced in an entry that is read after it.
     const { watermark } = await readAggregationState(store);
     const doubts = await find();
     if (doubts.length === 0) return undefined;
-    const pending = await pendingHours(store, stored.vehicleId, watermark);
+    const pending = await pendingHours(store, stored.vehicleId, Math.max(watermark, since));
     const isPending = [...pending].some((hour) => dayOf(hour) === stored.day);
     const due = doubts.filter(({ hour }) => (hour === undefined ? !isPending : !pending.has(hour)));
     report.notDue += due.length === 0 ? 1 : 0;
     return due.length === 0 ? undefined : due.map(({ what }) => what).join(', ');
   }
+  /** Of a file that is there and that the ledger does not know, its own check tells. */
+  const isStray = ({ what: name, version, isGivenUp }: StrayFile) => isGivenUp || !isThere(needs, { name, version });
+  /** Whether no job is about to load it, once more perhaps. */
+  const isIdle = async ({ what: name, version }: StrayFile) =>
+    ['unknown', 'completed', 'failed'].includes(await needs.ingestQueue.getJobState(ingestJobId({ name, version })));
   const announced = createChangeLog(store, config.SETTLE_SECONDS * 1000);
   /** An aggregation that is under way may make the day of hours that it read before: a later one makes it again. */
   function mendDay({ stored, hours }: DayHours, epoch: Promise<bigint>): Promise<void> {
@@ -78,33 +92,50 @@ export async function verify(needs: VerificationNeeds, options: VerificationOpti
   }
   for await (const days of inBatches(isWhole ? allDays(store) : sample.take(), goesOn)) {
     let claimed: ReturnType<typeof claimEpoch> | undefined;
-    const claims = days.map(({ stored, hours }): Claim => ({
-      what: `${stored.day} of vehicle ${stored.vehicleId}: not what its rows give`,
-      problem: () => dueProblem(stored, () => wrongSummaries(store, stored, hours)),
-      mend: () => mendDay({ stored, hours }, (claimed ??= claimEpoch(store))),
-    }));
+    const claims = days.map(({ stored, hours }): Claim => {
+      // What mending announces is no excuse for what is wrong after it.
+      let mendedAt: number | undefined;
+      return {
+        what: `${stored.day} of vehicle ${stored.vehicleId}: not what its rows give`,
+        problem: () => dueProblem(stored, () => wrongSummaries(store, stored, hours), mendedAt),
+        mend: async () => {
+          await mendDay({ stored, hours }, (claimed ??= claimEpoch(store)));
+          mendedAt = store.now();
+        },
+      };
+    });
     const strays = days.map(({ stored }): Claim => {
-      const find = async () =>
-        (await strayFiles(store, stored)).filter(
-          ({ what, version, isGivenUp }) => isGivenUp || !isThere(needs, { name: what, version }),
-        );
-      const what = `${stored.day} of vehicle ${stored.vehicleId}: rows of files that the ledger does not call loaded`;
-      return { what, problem: () => dueProblem(stored, find), mend: () => Promise.resolve() };
+      const find = async () => (await strayFiles(store, stored)).filter(isStray);
+      return {
+        what: `${stored.day} of vehicle ${stored.vehicleId}: ${STRAY}`,
+        problem: () => dueProblem(stored, find),
+      };
     });
     await judge(isWhole ? [...claims, ...strays] : claims);
     report.days += days.length;
+  }
+  for await (const months of inBatches(isWhole ? reportedMonths(store) : [], goesOn)) {
+    const strays = months.map(({ vehicleId, month }): Claim => {
+      const problem = async () => {
+        const found = (await strayFiles(store, { vehicleId, month })).filter(isStray);
+        const idle = await Promise.all(found.map(isIdle));
+        return found.flatMap(({ what }, index) => (idle[index] === true ? [what] : [])).join(', ') || undefined;
+      };
+      return { what: `${month} of vehicle ${vehicleId}: status reports, ${STRAY}`, problem };
+    });
+    await judge(strays);
   }
   if (isWhole && goesOn()) report.gone = await countGone(needs);
   return report;
 }
 
 function createJudge(report: VerificationReport, repair: boolean): Judge {
-  return async (claims, mend = (wrong) => Promise.all(wrong.map((claim) => claim.mend()))) => {
+  return async (claims, mend = (wrong) => Promise.all(wrong.map(async (claim) => claim.mend?.()))) => {
     const judged = await Promise.all(claims.map(async (claim) => ({ claim, problem: await claim.problem() })));
     const wrong = judged.filter(({ problem }) => problem !== undefined);
     if (repair && wrong.length > 0) await mend(wrong.map(({ claim }) => claim));
     for (const { claim, problem = '' } of wrong) {
-      const mended = repair && (await claim.problem()) === undefined;
+      const mended = repair && claim.mend !== undefined && (await claim.problem()) === undefined;
       report.differences += 1;
       report.mended += mended ? 1 : 0;
       if (report.examples.length < MAX_EXAMPLES) report.examples.push({ what: claim.what, problem, mended });

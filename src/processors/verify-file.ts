@@ -1,13 +1,13 @@
-import { existsSync } from 'node:fs';
 import { mkdir, stat } from 'node:fs/promises';
 import { dirname, join } from 'node:path';
 import pLimit from 'p-limit';
 import type { StoredFile } from '../data-folder.ts';
 import { datasetOf } from '../datasets/catalog.ts';
 import type { FileVersion, Row } from '../datasets/dataset.ts';
-import { moveFile } from '../move-file.ts';
+import { moveToFree } from '../move-file.ts';
 import { enqueueFiles, hasRoom, ingestJobId, mtimeMs, mtimeNsOf, versionOf, type IngestJob } from '../queues/ingest.ts';
 import type { VerificationReport } from '../queues/verification.ts';
+import { codeOf, messageOf } from '../runtime.ts';
 import { createChangeLog, type TouchedHour } from '../storage/change-log.ts';
 import {
   forgetRejection,
@@ -27,9 +27,15 @@ import { readRecords, type Chunk } from './record-reader.ts';
 export interface Claim {
   readonly what: string;
   readonly problem: () => Promise<string | undefined>;
-  readonly mend: () => Promise<unknown>;
+  /** What only a person can mend has none. */
+  readonly mend?: () => Promise<unknown>;
   /** The bucket of the summaries that mending changes. */
   readonly touched?: TouchedHour | undefined;
+}
+
+/** What is wrong with a file, or a folder, that cannot be read. */
+export function unreadable(what: string, error: unknown): Claim {
+  return { what, problem: () => Promise.resolve(`cannot be read: ${messageOf(error)}`) };
 }
 
 /** Notes what is wrong of some claims, and mends it with `mend` where that is wanted. */
@@ -56,15 +62,20 @@ export function createFileCheck(
   const wrongStatuses = new Set<string>();
   const oneByOne = pLimit(1);
 
-  /** What lies at a path below the folder, as a version of a name. */
+  /** What lies at a path below the folder, as a version of a name. @throws FileProblem where it cannot be looked at */
   async function fileAt(name: string, path: string): Promise<(IngestJob & { ctimeMs: number }) | undefined> {
-    const there = await stat(join(DATA_DIR, path), { bigint: true }).catch(() => undefined);
+    const there = await stat(join(DATA_DIR, path), { bigint: true }).catch((error: unknown) => {
+      if (!['ENOENT', 'ENOTDIR'].includes(codeOf(error))) throw new FileProblem(messageOf(error));
+      return undefined;
+    });
     return there && { name, size: Number(there.size), mtimeNs: String(there.mtimeNs), ctimeMs: Number(there.ctimeMs) };
   }
 
   /** A file that is not loaded has to be in the queue, or be too young for that, or find it full. */
   async function checkQueued(found: IngestJob, path: string, changedMs: number): Promise<void> {
     let file = found;
+    // Once loaded, it would not be archived again, but stay in the folder or be deleted.
+    const isKept = path !== file.name && config.AFTER_LOAD !== 'archive';
     const problem = async () => {
       const job = await ingestQueue.getJobState(ingestJobId(file));
       const isQueued = job !== 'unknown' && job !== 'completed';
@@ -72,21 +83,21 @@ export function createFileCheck(
       const isFull = !(await hasRoom(ingestQueue, config.MAX_QUEUED_FILES));
       const known = await readVersions(store, file.name);
       const isKnown = known.some(({ version, state }) => version === versionOf(file) && state !== 'superseded');
-      return isKnown || isFull ? undefined : 'neither loaded nor queued';
+      if (isKnown || isFull) return undefined;
+      return `neither loaded nor queued${isKept ? ': set AFTER_LOAD=archive while it is repaired' : ''}`;
     };
     const mend = async () => {
-      const target = join(DATA_DIR, file.name);
       if (path !== file.name) {
         // From the archive it goes back into the folder, and is archived again when it is loaded.
-        if (existsSync(target)) return;
+        const target = join(DATA_DIR, file.name);
         await mkdir(dirname(target), { recursive: true });
-        await moveFile(join(DATA_DIR, path), target);
+        if (!(await moveToFree(join(DATA_DIR, path), target))) return;
         file = (await fileAt(file.name, file.name)) ?? file;
       }
       await enqueueFiles(ingestQueue, [file], { backlog: true });
     };
     if ((await problem()) === undefined) report.waiting += 1;
-    else await judge([{ what: file.name, problem, mend }]);
+    else await judge([{ what: file.name, problem, ...(!isKept && { mend: () => oneByOne(mend) }) }]);
   }
 
   function rowClaim(row: Row, touched: TouchedHour | undefined, { name }: FileVersion): Claim {
@@ -123,7 +134,7 @@ export function createFileCheck(
   /** Writes what is missing or wrong as a load does, so that an aggregation takes it up whatever becomes of us. */
   function reload(wrong: readonly Claim[]): Promise<void> {
     const touched = wrong.flatMap((claim) => claim.touched ?? []);
-    return announced(undefined, touched, () => Promise.all(wrong.map(({ mend }) => mend())));
+    return announced(undefined, touched, () => Promise.all(wrong.map(async (claim) => claim.mend?.())));
   }
 
   async function checkChunk({ taken, rejected }: Chunk, lineage: FileVersion): Promise<void> {
@@ -222,7 +233,7 @@ export function createFileCheck(
     }
   }
 
-  return async ({ name, path, version = '' }: StoredFile): Promise<void> => {
+  async function check({ name, path, version = '' }: StoredFile): Promise<void> {
     const there = await fileAt(name, path);
     if (there === undefined) return;
     // Of a copy, its name tells the modification time.
@@ -235,12 +246,13 @@ export function createFileCheck(
     else if (own.state === 'discarded') report.discarded += 1;
     else {
       const origin = own.state === 'loaded' ? own : (originOf(own, known) ?? own);
-      await checkContent(file, there, path, origin).catch(async (error: unknown) => {
-        if (error instanceof FileGone) return;
-        if (!(error instanceof FileProblem)) throw error;
-        const problem = `cannot be read any more: ${error.message}`;
-        await judge([{ what: name, problem: () => Promise.resolve(problem), mend: () => Promise.resolve() }]);
-      });
+      await checkContent(file, there, path, origin);
     }
-  };
+  }
+  return (stored: StoredFile): Promise<void> =>
+    check(stored).catch(async (error: unknown) => {
+      if (error instanceof FileGone) return;
+      if (!(error instanceof FileProblem)) throw error;
+      await judge([unreadable(stored.name, error)]);
+    });
 }

@@ -1,8 +1,8 @@
 import { existsSync } from 'node:fs';
-import { link, lstat, mkdir, readlink, rename, rmdir, unlink } from 'node:fs/promises';
+import { lstat, mkdir, readlink, rename, rmdir, unlink } from 'node:fs/promises';
 import { dirname, join, relative, resolve } from 'node:path';
 import type { Logger } from 'pino';
-import { moveFile } from '../move-file.ts';
+import { moveFile, moveToFree } from '../move-file.ts';
 import { versionOf, type IngestJob } from '../queues/ingest.ts';
 import { codeOf } from '../runtime.ts';
 import { pathsBelow, placesOf, versionNow } from '../data-folder.ts';
@@ -61,16 +61,7 @@ async function archive(dataDir: string, held: string, version: FileVersion): Pro
 /** A newer version that lies there by now stays; the provider has replaced this one itself. */
 async function putBack(held: string, path: string): Promise<void> {
   await mkdir(dirname(path), { recursive: true });
-  try {
-    await link(held, path);
-  } catch (error) {
-    // Not every file system has hard links, and Linux forbids them to files of other users.
-    if (codeOf(error) !== 'EEXIST' && !existsSync(path)) {
-      await moveFile(held, path);
-      return;
-    }
-  }
-  await unlink(held);
+  if (!(await moveToFree(held, path))) await unlink(held);
 }
 
 /** Puts back what was on its way out when a process died, or could not be put back. */

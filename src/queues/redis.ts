@@ -87,7 +87,10 @@ const PROBLEMS: readonly (readonly [RegExp, string, string])[] = [
  *   need, or may evict keys (unless `mayEvict`, for who only looks)
  */
 export async function connectQueues(config: Config, log: Logger, mayEvict = false) {
-  const { REDIS_URL: url = 'redis://127.0.0.1:6379', REDIS_TLS_CA_FILE: caFile, QUEUE_PREFIX: prefix } = config;
+  const { REDIS_URL: url, REDIS_TLS_CA_FILE: caFile, QUEUE_PREFIX: prefix, LOCAL_DIR } = config;
+  // Whatever listens on the usual port may be of others.
+  if (url === undefined)
+    throw new UsageError(`No Redis: none was started by this program in ${LOCAL_DIR}, and REDIS_URL is not set.`);
   const target = parseRedisUrl(url);
   const address = target.nodes.map(({ host, port }) => `${host}:${port}`).join(', ');
   const connection = openConnection(target, caFile);

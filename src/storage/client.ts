@@ -59,7 +59,13 @@ function clientOptions(config: Config, keyspace: string): ClientOptions {
   };
 }
 
-const contactPoints = (config: Config) => config.CASSANDRA_CONTACT_POINTS ?? ['127.0.0.1'];
+/** Whatever listens on the usual port may be of others. */
+function contactPoints({ CASSANDRA_CONTACT_POINTS: hosts, LOCAL_DIR }: Config): string[] {
+  if (hosts !== undefined) return hosts;
+  throw new UsageError(
+    `No Cassandra: none was started by this program in ${LOCAL_DIR}, and CASSANDRA_CONTACT_POINTS is not set.`,
+  );
+}
 
 function insertQuery(table: string, columns: readonly string[], isTimed: boolean): string {
   const using = isTimed ? ' USING TIMESTAMP ?' : '';

@@ -57,19 +57,32 @@ export async function statusProblem(store: Store, row: Expected, timestamp: bigi
   return reports.filter((report) => micros(report['nanos']) === timestamp).length > 1 ? undefined : problem;
 }
 
-/**
- * Versions of files that rows of a day name and the ledger does not know, or has given up (`isGivenUp`), each with an hour of
- * such rows.
- */
-export async function strayFiles(
-  store: Store,
-  { vehicleId, day }: StoredDay,
-): Promise<(Required<Doubt> & { version: string; isGivenUp: boolean })[]> {
+/** Status reports of one vehicle and month, a partition. */
+export interface ReportedMonth {
+  readonly vehicleId: string;
+  readonly month: string;
+}
+
+/** Every (vehicle, month) that has status reports. */
+export async function* reportedMonths(store: Store): AsyncGenerator<ReportedMonth> {
+  const query = 'SELECT DISTINCT vehicle_id, month FROM vehicle_status_history';
+  for await (const row of store.rows(query, [])) yield { vehicleId: row['vehicle_id'], month: String(row['month']) };
+}
+
+/** A version of a file (`what` is its name) that rows name, with an hour of such rows; `isGivenUp` if the ledger says so. */
+export type StrayFile = Required<Doubt> & { readonly version: string; readonly isGivenUp: boolean };
+
+/** Versions of files that events of a day, or status reports of a month, name and the ledger does not know, or has given up. */
+export async function strayFiles(store: Store, partition: StoredDay | ReportedMonth): Promise<StrayFile[]> {
   const hours = new Map<string, number>();
   const givenUp = new Set<string>();
-  const query = 'SELECT event_time, file_name, file_version FROM vehicle_events WHERE vehicle_id = ? AND day = ?';
-  for await (const row of store.rows(query, [vehicleId, day]))
-    hours.set(`${row['file_version']} ${row['file_name'] ?? 'no file'}`, hourOf(Number(row['event_time'])));
+  const [table, column, time, value] =
+    'day' in partition
+      ? (['vehicle_events', 'day', 'event_time', partition.day] as const)
+      : (['vehicle_status_history', 'month', 'report_time', partition.month] as const);
+  const query = `SELECT ${time}, file_name, file_version FROM ${table} WHERE vehicle_id = ? AND ${column} = ?`;
+  for await (const row of store.rows(query, [partition.vehicleId, value]))
+    hours.set(`${row['file_version']} ${row['file_name'] ?? 'no file'}`, hourOf(Number(row[time])));
   const nameOf = (id: string) => id.slice(id.indexOf(' ') + 1);
   const names = [...new Set([...hours.keys()].map(nameOf))];
   for (let start = 0; start < names.length; start += AT_ONCE)

@@ -83,3 +83,22 @@ it.each(['archive', '.leaving'])('backfill takes nothing from the folder %s', as
   await expect(asked).rejects.toThrow(/never loaded from.*verify --repair/);
   await runtime.stop();
 });
+
+it.each(['--name', '--reason'])('failed takes no empty %s, which would mean all letters', async (option) => {
+  space.startRole('failed', ['sh', '-c', `"$@" discard ${option} ""; echo "ended with $?"`, 'sh']);
+  await eventually(async () =>
+    expect(await said('failed')).toMatch(new RegExp(`${option} .*say --all[^]*ended with 2`)),
+  );
+});
+
+it.each([
+  ['REDIS_URL', 'No Redis: none was started by this program in /nowhere, and REDIS_URL is not set.'],
+  [
+    'CASSANDRA_CONTACT_POINTS',
+    'No Cassandra: none was started by this program in /nowhere, and CASSANDRA_CONTACT_POINTS',
+  ],
+])('without %s, no store of others that listens on the usual port is used', async (name, problem) => {
+  space.startRole('aggregate', ['-u', name, 'LOCAL_DIR=/nowhere', 'sh', '-c', '"$@"; echo "ended with $?"', 'sh']);
+  await eventually(async () => expect(await said('aggregate')).toContain(problem));
+  await eventually(async () => expect(await said('aggregate')).toMatch(/ended with 1\n$/));
+});

@@ -365,6 +365,8 @@ it('files in a folder that may not be entered are dead letters, and one that may
   await eventually(async () =>
     expect(await said('doctor')).toMatch(/wrong +Folders +3, of which 1 cannot be read .*rights to closed/),
   );
+  own.startRole('verify', withoutRights);
+  await eventually(async () => expect(await said('verify')).toMatch(/wrong +closed: cannot be read: EACCES/));
   for (const name of ['listed', 'closed']) await chmod(folder(name), 0o755);
   await own.loaded(names);
   await eventually(async () => expect(await own.letters()).toEqual([]));

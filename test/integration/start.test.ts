@@ -224,3 +224,14 @@ it('--version tells the version of the package', async () => {
   const { stdout } = await execa(process.execPath, ['bin/pipeline.js', '--version'], { cwd: ROOT });
   expect(JSON.parse(await readFile(join(ROOT, 'package.json'), 'utf8'))).toMatchObject({ version: stdout });
 });
+
+it('a store that dies while the rest starts ends it, and is what it names', { timeout: 120_000 }, async () => {
+  const started = npmStart();
+  await vi.waitUntil(() => started.output.includes('processes start'), POLL).catch(() => expect.fail(started.output));
+  const cassandra = await findServer(join(folder, 'cassandra'));
+  process.kill(cassandra?.pid ?? 0, 'SIGKILL');
+  const since = performance.now();
+  await started.ended;
+  expect(performance.now() - since).toBeLessThan(15_000);
+  expect(started.output).toMatch(/^Cassandra ended \(SIGKILL\); its logs are under /m);
+});

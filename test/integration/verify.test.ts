@@ -1,4 +1,4 @@
-import { lstat, mkdir, readdir, rename, rm, utimes, writeFile } from 'node:fs/promises';
+import { lstat, mkdir, readdir, readFile, rename, rm, utimes, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { execa } from 'execa';
@@ -8,6 +8,7 @@ import { renderPage } from '../../src/board/page.ts';
 import { createSnapshotReader } from '../../src/board/snapshot.ts';
 import { openAll } from '../../src/commands/connect.ts';
 import { verifyFiles } from '../../src/commands/verify.ts';
+import type { Config } from '../../src/config.ts';
 import { verify } from '../../src/processors/verification.ts';
 import type { VerificationReport } from '../../src/queues/verification.ts';
 import { afterFirstLookUp, eventually, openSpace, type Space } from './pipeline.ts';
@@ -19,10 +20,14 @@ const DAY_MS = 86_400_000;
 const DAY = "day = '2026-11-20'";
 
 /** Runs `pipeline verify --json`, and returns its report and what it failed with. */
-async function verified(space: Space, options: { repair?: boolean; sample?: number } = {}) {
+async function verified(
+  space: Space,
+  options: { repair?: boolean; sample?: number } = {},
+  changes: Partial<Config> = {},
+) {
   const printed: string[] = [];
   const print = vi.spyOn(process.stdout, 'write').mockImplementation((text) => printed.push(String(text)) > 0);
-  const runtime = space.runtime();
+  const runtime = space.runtime(changes);
   let failure = '';
   try {
     await verifyFiles(runtime, { json: true, repair: false, sample: 1, ...options });
@@ -244,20 +249,23 @@ describe('what is stored', async () => {
   });
 
   it('may hold a row that no file has: found, left to a person, and in the summaries meanwhile', async () => {
+    // In its first hour, which mending the day announces.
+    const day = "day = '2026-11-21'";
     const columns = '(vehicle_id, day, event_time, event_id, event_time_nanos, event_source, event_type, event_value)';
-    const row = "('one', '2026-11-20', '2026-11-20T10:00:03.000Z', 'by-hand', 0, 'a', 'b', 'c')";
+    const row = "('one', '2026-11-21', '2026-11-21T00:00:03.000Z', 'by-hand', 0, 'a', 'b', 'c')";
     await space.read(`INSERT INTO vehicle_events ${columns} VALUES ${row}`);
     const repaired = await verified(space, { repair: true });
     expect(repaired).toMatchObject({ differences: 2, mended: 1, failure: '1 difference(s) are left.' });
     expect(repaired.examples[1]?.what).toMatch(
-      /^2026-11-20 of vehicle one: rows of files that the ledger does not call loaded$/,
+      /^2026-11-21 of vehicle one: rows of files that the ledger does not call loaded$/,
     );
     expect(repaired.examples[1]?.problem).toBe('no file');
-    const [day] = await space.read(`SELECT event_count FROM daily_summary WHERE vehicle_id = 'one' AND ${DAY}`);
-    expect(day?.['event_count']).toBe(22);
-    const where = `vehicle_id = 'one' AND ${DAY} AND event_time = '2026-11-20T10:00:03.000Z' AND event_id = 'by-hand'`;
+    const [summary] = await space.read(`SELECT event_count FROM daily_summary WHERE vehicle_id = 'one' AND ${day}`);
+    expect(summary?.['event_count']).toBe(1);
+    const where = `vehicle_id = 'one' AND ${day} AND event_time = '2026-11-21T00:00:03.000Z' AND event_id = 'by-hand'`;
     await space.read(`DELETE FROM vehicle_events WHERE ${where}`);
-    expect(await verified(space, { repair: true })).toMatchObject({ differences: 1, mended: 1, failure: '' });
+    // That hour is announced, and the next aggregation removes its summary.
+    expect(await verified(space, { repair: true })).toMatchObject({ differences: 0, notDue: 1, failure: '' });
   });
 
   it('is no longer compared with a file that is gone, or that cannot be read any more', async () => {
@@ -275,7 +283,7 @@ describe('what is stored', async () => {
     expect(examples).toEqual([
       {
         what: 'vehicles_events_3.json',
-        problem: 'cannot be read any more: not a JSON array of records: it does not begin with [',
+        problem: 'cannot be read: not a JSON array of records: it does not begin with [',
         mended: false,
       },
     ]);
@@ -316,17 +324,48 @@ describe('a file that the ledger does not know any more', async () => {
     await processor.stop();
     expect(await verified(space)).toMatchObject({ files: 2, differences: 0, failure: '' });
   });
+
+  it('is not taken out of the archive where it would not go back, nor over another version of its name', async () => {
+    const own = await openSpace({ AFTER_LOAD: 'archive' });
+    const name = 'vehicles_events_twice.json';
+    const path = (below: string) => join(own.config.DATA_DIR, below);
+    const versions = ['first', 'second'].map((vehicle) => JSON.stringify(events(2, { vehicle_id: vehicle })));
+    const roles = [own.startWatcher(), own.startProcessor()];
+    for (const [n, text] of versions.entries()) {
+      await own.put(name, text);
+      await eventually(async () => expect(await readdir(path('archive'))).toHaveLength(n + 1));
+    }
+    await Promise.all(roles.map((role) => role.stop()));
+    await own.read('DELETE FROM files WHERE name = ?', [name]);
+    const problem = 'neither loaded nor queued';
+    const left = { differences: 2, mended: 0, failure: '2 difference(s) are left.' };
+    const kept = await eventually(async () => {
+      const report = await verified(own, { repair: true }, { AFTER_LOAD: 'delete' });
+      expect(report).toMatchObject(left);
+      return report;
+    });
+    expect(kept.examples[0]?.problem).toBe(`${problem}: set AFTER_LOAD=archive while it is repaired`);
+    expect(await readdir(path('archive'))).toHaveLength(2);
+
+    expect(await verified(own, { repair: true })).toMatchObject({ differences: 2, mended: 1 });
+    const [archived = ''] = await readdir(path('archive'));
+    const there = await Promise.all([path(name), path(`archive/${archived}`)].map((file) => readFile(file, 'utf8')));
+    expect(there.sort()).toEqual(versions);
+  });
 });
 
-it('rows that a dead letter has left are found', async () => {
+it.each([
+  ['events', '2026-11-20 of vehicle half: ', events(3, { vehicle_id: 'half' })],
+  ['status', '2026-11 of vehicle half: status reports, ', [status({ vehicle_id: 'half' })]],
+])('rows that a dead letter of %s has left are found', async (kind, where, records) => {
   const space = await openSpace();
-  const name = 'vehicles_events_half.json';
-  await space.put(name, events(3, { vehicle_id: 'half' }));
+  const name = `vehicles_${kind}_half.json`;
+  await space.put(name, records);
   await settle(space, [name]);
   const set = 'UPDATE files SET state = ? WHERE name = ? AND version = ?';
   await space.read(set, ['dead_letter', name, (await space.ledger())[0]?.version]);
   const { examples, deadLetters } = await verified(space);
-  const what = '2026-11-20 of vehicle half: rows of files that the ledger does not call loaded';
+  const what = `${where}rows of files that the ledger does not call loaded`;
   expect(examples).toEqual([{ what, problem: name, mended: false }]);
   expect(deadLetters).toBe(1);
 });

@@ -21,3 +21,10 @@ it('.env.example gives every variable a comment line', () => {
 it('.env.example shows the defaults', () => {
   expect(parseConfig(parseEnv(example))).toEqual(parseConfig({}));
 });
+
+it('.env.example sets nothing for which compose has another default, since compose reads the same .env', async () => {
+  const compose = await readFile(resolve(import.meta.dirname, '../../docker-compose.yml'), 'utf8');
+  const set = parseEnv(example);
+  for (const [, name = '', value] of compose.matchAll(/\$\{([A-Z_]+):-([^}]*)\}/g))
+    expect(set[name] ?? value, name).toBe(value);
+});

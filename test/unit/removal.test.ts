@@ -5,6 +5,7 @@ import { dirname, join } from 'node:path';
 import { pino } from 'pino';
 import { afterAll, beforeEach, expect, it } from 'vitest';
 import { versionNow } from '../../src/data-folder.ts';
+import { moveToFree } from '../../src/move-file.ts';
 import { putBackLeaving, takeOut } from '../../src/producers/removal.ts';
 
 const log = pino({ level: 'silent' });
@@ -63,4 +64,16 @@ it('whatever was held in however many folders is put back, and none of these is 
   expect(loaded && (await takeOut(folder, loaded, false))).toBe(true);
   expect(existsSync(join(folder, first))).toBe(false);
   expect(await readdir(join(folder, '.leaving'))).toEqual([]);
+});
+
+it('of two that are moved to one place at once, none is lost', async () => {
+  const [one, other, place] = ['one', 'other', 'place'].map((name) => join(folder, name)) as [string, string, string];
+  for (let round = 0; round < 50; round += 1) {
+    for (const path of [one, other]) await writeFile(path, path);
+    const moved = await Promise.all([moveToFree(one, place), moveToFree(other, place)]);
+    expect(moved.sort()).toEqual([false, true]);
+    const left = await Promise.all((await readdir(folder)).map((name) => readFile(join(folder, name), 'utf8')));
+    expect(left.sort()).toEqual([one, other]);
+    await unlink(place);
+  }
 });
