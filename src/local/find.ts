@@ -2,7 +2,8 @@ import { readFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { z } from 'zod';
 
-const recordSchema = z.object({ pid: z.int(), owner: z.int(), port: z.int() });
+/** A server, and the process that started it, by its number and its command line, since numbers are used again. */
+const recordSchema = z.object({ pid: z.int(), port: z.int(), owner: z.int(), ownerCommand: z.string() });
 
 /** Command line of a living process; empty when there is none. */
 export async function commandLine(pid: number): Promise<string> {
@@ -13,7 +14,7 @@ export async function commandLine(pid: number): Promise<string> {
   return (process.platform === 'linux' ? readFile(`/proc/${pid}/cmdline`, 'utf8') : ps()).catch(() => '');
 }
 
-/** The living server of `directory` and the process (`owner`) that started it; undefined when there is none. */
+/** The living server of `directory`; undefined when there is none. */
 export async function findServer(directory: string): Promise<z.infer<typeof recordSchema> | undefined> {
   // None, or one that was cut short by a kill: no server was up yet.
   const json: unknown = await readFile(join(directory, 'server.json'), 'utf8')

@@ -18,7 +18,7 @@ export interface Place {
 async function endLeftover(name: string, directory: string): Promise<void> {
   const left = await findServer(directory);
   if (left === undefined) return;
-  if ((await commandLine(left.owner)) !== '')
+  if ((await commandLine(left.owner)) === left.ownerCommand)
     throw new UsageError(`${name} already runs on ${directory}: stop process ${left.owner}, or set another LOCAL_DIR.`);
   process.kill(left.pid, 'SIGKILL');
   while ((await findServer(directory)) !== undefined) await sleep(50);
@@ -63,7 +63,8 @@ export async function startServer(name: string, command: string[], ready: string
   };
 
   try {
-    await writeFile(record, JSON.stringify({ pid, owner: process.pid, port }));
+    const ownerCommand = await commandLine(process.pid);
+    await writeFile(record, JSON.stringify({ pid, port, owner: process.pid, ownerCommand }));
     for (let said = ''; !said.includes(ready); said = await readFile(consoleFile, 'utf8')) {
       signal?.throwIfAborted();
       if (child.exitCode !== null || child.signalCode !== null) {
