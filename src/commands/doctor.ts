@@ -151,7 +151,11 @@ async function checkDataFolder({ DATA_DIR, AFTER_LOAD }: Config): Promise<Line[]
 async function folderLines(dataDir: string): Promise<Line[]> {
   let folders = 1;
   const unread: string[] = [];
-  const isCounted = (path: string) => isLookedInto(path) && (folders += 1) > 0;
+  const isCounted = (path: string) => {
+    const isOne = isLookedInto(path);
+    folders += isOne ? 1 : 0;
+    return isOne;
+  };
   for (const _path of pathsBelow(dataDir, '', isCounted, (folder) => unread.push(folder)));
   const rights = line('Folders', `${folders}, of which ${unread.length} cannot be read`, {
     wrong:

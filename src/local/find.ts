@@ -31,7 +31,10 @@ export async function findLocalServices(localDir: string) {
   const node = await findServer(join(localDir, 'cassandra'));
   return {
     ...(redis && { REDIS_URL: `redis://127.0.0.1:${redis.port}` }),
-    ...(node && { CASSANDRA_CONTACT_POINTS: ['127.0.0.1'], CASSANDRA_PORT: node.port }),
-    ...(node && { CASSANDRA_LOCAL_DATACENTER: 'datacenter1' }),
+    ...(node && {
+      CASSANDRA_CONTACT_POINTS: ['127.0.0.1'],
+      CASSANDRA_PORT: node.port,
+      CASSANDRA_LOCAL_DATACENTER: 'datacenter1',
+    }),
   };
 }

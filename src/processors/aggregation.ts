@@ -12,7 +12,7 @@ import {
   type ClaimedWindow,
   type SliceResult,
 } from '../queues/aggregation.ts';
-import { ingestJobId } from '../queues/ingest.ts';
+import { hasJob } from '../queues/ingest.ts';
 import { claimWindow, moveWatermark, readAggregationState, recordRun, TURNS } from '../storage/aggregation-state.ts';
 import { ABANDONED_MS, readChanges, SHARDS, type LogReader } from '../storage/change-log.ts';
 import type { Store } from '../storage/client.ts';
@@ -32,7 +32,7 @@ type RunJob = Job<AggregationJob, AggregationResult>;
 
 const readerOf = ({ store, ingestQueue }: ProcessorNeeds): LogReader => ({
   store,
-  hasJob: async (file) => !['unknown', 'completed'].includes(await ingestQueue.getJobState(ingestJobId(file))),
+  hasJob: (file) => hasJob(ingestQueue, file),
 });
 
 /** After a failure no further day is begun, and none is under way when it rejects: what is tried again stands alone. */

@@ -5,6 +5,7 @@ import { datasetOf } from '../datasets/catalog.ts';
 import type { Row } from '../datasets/dataset.ts';
 import {
   enqueueFiles,
+  hasJob,
   INGEST_QUEUE,
   KEPT_LOADED,
   ingestJobId,
@@ -266,14 +267,14 @@ async function ingest(job: IngestBullJob, wanted: IngestJob, needs: IngestNeeds)
     if (own?.state === 'discarded') return result('discarded');
     if (isLoaded(own?.state)) {
       // Where a later version lies by now, a letter may be of that.
-      if (isThere(config.DATA_DIR, wanted)) await settleOthers(needs, wanted, known);
+      const there = versionNow(config.DATA_DIR, wanted.name);
+      if (there !== undefined && versionOf(there) === lineage.version) await settleOthers(needs, wanted, known);
       return result('already loaded');
     }
     file = await openDataFile(config.DATA_DIR, wanted.name, config.MAX_FILE_BYTES);
     const there = { name: wanted.name, size: file.size, mtimeNs: String(file.mtimeNs) };
     if (versionOf(there) !== lineage.version) {
-      const next = await needs.ingestQueue.getJobState(ingestJobId(there));
-      if (!['unknown', 'completed'].includes(next)) return await superseded();
+      if (await hasJob(needs.ingestQueue, there)) return await superseded();
       // While it is written, it is another one each time.
       if (isYoungerThan(STILL_MS, there, store.now())) throw new NotNow('another version of it is being written');
       await enqueueFiles(needs.ingestQueue, [there], { backlog: false });
@@ -334,11 +335,6 @@ async function ingest(job: IngestBullJob, wanted: IngestJob, needs: IngestNeeds)
 export function isOutlived(file: IngestJob, known: readonly KnownVersion[]): boolean {
   const isLater = ({ version }: KnownVersion) => BigInt(mtimeNsOf(version)) > BigInt(file.mtimeNs);
   return known.some((one) => isLoaded(one.state) && isLater(one));
-}
-
-function isThere(dataDir: string, file: IngestJob): boolean {
-  const there = versionNow(dataDir, file.name);
-  return there !== undefined && versionOf(there) === versionOf(file);
 }
 
 /** Dead letters of the same name are settled by a version that is loaded, or is about to be. */

@@ -14,7 +14,7 @@ import { recomputeDay, storedDays, wrongSummaries, type Doubt, type StoredDay } 
 import { reportedMonths, strayFiles, type StrayFile } from '../storage/verification.ts';
 import { createDayHours, type DayHours } from './day-hours.ts';
 import { startWorker, type ProcessorNeeds } from './processor.ts';
-import { createFileCheck, unreadable, type Claim, type Judge, type VerificationNeeds } from './verify-file.ts';
+import { createFileCheck, mendAll, unreadable, type Claim, type Judge, type VerificationNeeds } from './verify-file.ts';
 
 /** Files, or days, that are compared at once. */
 const AT_ONCE = 16;
@@ -130,7 +130,7 @@ export async function verify(needs: VerificationNeeds, options: VerificationOpti
 }
 
 function createJudge(report: VerificationReport, repair: boolean): Judge {
-  return async (claims, mend = (wrong) => Promise.all(wrong.map(async (claim) => claim.mend?.()))) => {
+  return async (claims, mend = mendAll) => {
     const judged = await Promise.all(claims.map(async (claim) => ({ claim, problem: await claim.problem() })));
     const wrong = judged.filter(({ problem }) => problem !== undefined);
     if (repair && wrong.length > 0) await mend(wrong.map(({ claim }) => claim));

@@ -5,7 +5,7 @@ import type { StoredFile } from '../data-folder.ts';
 import { datasetOf } from '../datasets/catalog.ts';
 import type { FileVersion, Row } from '../datasets/dataset.ts';
 import { moveToFree } from '../move-file.ts';
-import { enqueueFiles, hasRoom, ingestJobId, mtimeMs, mtimeNsOf, versionOf, type IngestJob } from '../queues/ingest.ts';
+import { enqueueFiles, hasJob, hasRoom, mtimeMs, mtimeNsOf, versionOf, type IngestJob } from '../queues/ingest.ts';
 import type { VerificationReport } from '../queues/verification.ts';
 import { codeOf, messageOf } from '../runtime.ts';
 import { createChangeLog, type TouchedHour } from '../storage/change-log.ts';
@@ -37,6 +37,8 @@ export interface Claim {
 export function unreadable(what: string, error: unknown): Claim {
   return { what, problem: () => Promise.resolve(`cannot be read: ${messageOf(error)}`) };
 }
+
+export const mendAll = (wrong: readonly Claim[]) => Promise.all(wrong.map(async (claim) => claim.mend?.()));
 
 /** Notes what is wrong of some claims, and mends it with `mend` where that is wanted. */
 export type Judge = (claims: readonly Claim[], mend?: (wrong: readonly Claim[]) => Promise<unknown>) => Promise<void>;
@@ -77,8 +79,7 @@ export function createFileCheck(
     // Once loaded, it would not be archived again, but stay in the folder or be deleted.
     const isKept = path !== file.name && config.AFTER_LOAD !== 'archive';
     const problem = async () => {
-      const job = await ingestQueue.getJobState(ingestJobId(file));
-      const isQueued = job !== 'unknown' && job !== 'completed';
+      const isQueued = await hasJob(ingestQueue, file);
       if (isQueued || Date.now() - changedMs < 2_000 * config.RECONCILE_SECONDS + 1_000) return undefined;
       const isFull = !(await hasRoom(ingestQueue, config.MAX_QUEUED_FILES));
       const known = await readVersions(store, file.name);
@@ -134,7 +135,7 @@ export function createFileCheck(
   /** Writes what is missing or wrong as a load does, so that an aggregation takes it up whatever becomes of us. */
   function reload(wrong: readonly Claim[]): Promise<void> {
     const touched = wrong.flatMap((claim) => claim.touched ?? []);
-    return announced(undefined, touched, () => Promise.all(wrong.map(async (claim) => claim.mend?.())));
+    return announced(undefined, touched, () => mendAll(wrong));
   }
 
   async function checkChunk({ taken, rejected }: Chunk, lineage: FileVersion): Promise<void> {

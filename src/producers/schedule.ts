@@ -1,4 +1,4 @@
-import type { Job, Queue } from 'bullmq';
+import type { Queue } from 'bullmq';
 import type { Store } from '../storage/client.ts';
 import type { ProducerNeeds } from './reconciliation.ts';
 
@@ -40,13 +40,13 @@ function keepSchedule(queue: Queue, wanted: Schedule, store: Store): () => Promi
     const isAhead = there?.every !== undefined && waits > 2 * there.every;
     // The job of the next run, whose end is what the one after it waits for: it was lost, or somebody has put it off.
     const armed = await queue.getJob(`repeat:${queue.name}:${next}`);
-    const isPutOff = (job: Job) => job.delay > 0 && Math.abs(job.timestamp + job.delay - next) > PUT_OFF_MS;
-    const isAstray = armed === undefined || isPutOff(armed);
+    const isPutOff = armed && armed.delay > 0 && Math.abs(armed.timestamp + armed.delay - next) > PUT_OFF_MS;
+    const isAstray = isAhead || armed === undefined || isPutOff === true;
     const isSame =
       'every' in wanted ? there?.every === wanted.every : there?.pattern === wanted.pattern && there.tz === wanted.tz;
-    if (isSame && !isAhead && !isAstray) return;
+    if (isSame && !isAstray) return;
     // An upsert alone goes on from the time of the run that was next.
-    if (isAhead || isAstray) await queue.removeJobScheduler(queue.name);
+    if (isAstray) await queue.removeJobScheduler(queue.name);
     await queue.upsertJobScheduler(queue.name, wanted, { name: 'scheduled run', data: {} });
   };
 }

@@ -87,6 +87,11 @@ export async function hasRoom(queue: IngestQueue, maxFiles: number): Promise<boo
   return (await queue.getJobCountByTypes('waiting', 'prioritized', 'delayed', 'active')) < maxFiles;
 }
 
+/** Whether there is a job of a file version that is not done; one that failed for good is on its way to the dead letters. */
+export async function hasJob(queue: IngestQueue, file: Parameters<typeof ingestJobId>[0]): Promise<boolean> {
+  return !['unknown', 'completed'].includes(await queue.getJobState(ingestJobId(file)));
+}
+
 /**
  * Queues file versions in one round trip; one that is queued already is left as it is. The backlog waits behind files
  * that arrive now, and has been looked up in the ledger: what is kept there as a completed job is queued again.

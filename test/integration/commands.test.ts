@@ -1,5 +1,5 @@
-import { mkdir, readFile } from 'node:fs/promises';
-import { dirname, join } from 'node:path';
+import { mkdir } from 'node:fs/promises';
+import { join } from 'node:path';
 import { expect, it, vi } from 'vitest';
 import { createMetrics } from '../../src/board/metrics.ts';
 import { createSnapshotReader } from '../../src/board/snapshot.ts';
@@ -10,7 +10,7 @@ import { eventually, openSpace } from './pipeline.ts';
 import { events } from './records.ts';
 
 const space = await openSpace();
-const said = (role: string) => readFile(join(dirname(space.config.DATA_DIR), `log.${role}`), 'utf8').catch(() => '');
+const { said } = space;
 
 it('a command whose reader wants no more ends without a word', async () => {
   space.startRole('status', ['sh', '-c', '"$@" --watch --json | head -n 1; echo ended', 'sh']);

@@ -344,7 +344,7 @@ it(`the processor is the one that was started, kept every lock, and never held $
   const residentMb = Number(/^VmHWM:\s+(\d+) kB$/m.exec(status)?.[1]) / 1024;
   console.log(`hostile files: the processor held ${Math.round(residentMb)} MB at most`);
   expect(residentMb).toBeLessThan(MAX_RESIDENT_MB);
-  const log = await readFile(join(dirname(dataDir), 'log.process'), 'utf8');
+  const log = await space.said('process');
   expect(log.split('\n').filter((line) => /stalled|renew lock|"level":(50|60)/i.test(line))).toEqual([]);
 });
 
@@ -356,7 +356,7 @@ it('files in a folder that may not be entered are dead letters, and one that may
   await chmod(folder('listed'), 0o444);
   await chmod(folder('closed'), 0);
   for (const role of ['watch', 'process']) own.startRole(role, withoutRights);
-  const said = (role: string) => readFile(join(dirname(own.config.DATA_DIR), `log.${role}`), 'utf8').catch(() => '');
+  const { said } = own;
   await eventually(async () => {
     expect(await own.letters()).toMatchObject([{ name: names[0], reason: 'may not be read: check its permissions' }]);
     expect(await said('watch')).toMatch(/"folder":"closed","reason":"EACCES.*a folder cannot be read/);

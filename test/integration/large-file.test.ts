@@ -90,7 +90,7 @@ it.each<{ kind: string; name: string; parts: Parts }>([
     expect(await countRows(kind, records)).toBe(records);
     const [job] = (await space.queue('ingest').getCompleted()).filter(({ data }) => data['name'] === name);
     expect(job).toMatchObject({ attemptsStarted: 1, stalledCounter: 0 });
-    const log = await readFile(join(folder, 'log.process'), 'utf8');
+    const log = await space.said('process');
     expect(log.split('\n').filter((line) => /stalled|renew|lock/i.test(line))).toEqual([]);
   },
   3_600_000,

@@ -91,6 +91,8 @@ export interface Space {
   startProcessor(changes?: Partial<Config>): Running;
   /** Starts a role as a process of its own; `through` is a program, with arguments, that turns into it. */
   startRole(role: string, through?: readonly string[]): Role;
+  /** What the roles of that name have printed so far. */
+  readonly said: (role: string) => Promise<string>;
   /** Resolves when each of the files is in the ledger as loaded or unchanged. */
   loaded(names: readonly string[], options?: { withinMs?: number }): Promise<void>;
   /** Resolves when the summaries show everything that the ledger says is loaded or dead by now. */
@@ -315,6 +317,7 @@ export async function openSpace(
     startWatcher: (changes) => startHere(watch, changes),
     startProcessor: (changes) => startHere(processJobs, changes),
     startRole,
+    said: (role) => readFile(`${logFile}.${role}`, 'utf8').catch(() => ''),
     loaded: async (names, options) => {
       await eventually(async () => {
         const done = (await ledger()).filter(({ state }) => state === 'loaded' || state === 'unchanged');

@@ -1,5 +1,4 @@
 import { readFile } from 'node:fs/promises';
-import { dirname, join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { beforeAll, describe, expect, it } from 'vitest';
 import { openAll, openForWork, openStore } from '../../src/commands/connect.ts';
@@ -633,7 +632,6 @@ it('a run by hand that was removed, as when Redis was emptied, is asked for agai
   const queue = own.queue('aggregation');
   await queue.pause();
   own.startRole('aggregate', ['sh', '-c', '"$@"; echo "ended with $?"', 'sh']);
-  const said = () => readFile(join(dirname(own.config.DATA_DIR), 'log.aggregate'), 'utf8');
   for (const _time of [1, 2]) {
     const [run] = await eventually(async () => {
       const waiting = await queue.getWaiting();
@@ -644,7 +642,9 @@ it('a run by hand that was removed, as when Redis was emptied, is asked for agai
   }
   await eventually(async () => expect(await queue.getWaitingCount()).toBe(1));
   await queue.resume();
-  await eventually(async () => expect(await said()).toMatch(/summaries are right up to .*\nended with 0\n$/));
+  await eventually(async () =>
+    expect(await own.said('aggregate')).toMatch(/summaries are right up to .*\nended with 0\n$/),
+  );
 });
 
 it('a run by hand that is stopped ends with a sentence, and goes on where a processor runs', async () => {
@@ -654,7 +654,7 @@ it('a run by hand that is stopped ends with a sentence, and goes on where a proc
   const command = own.startRole('aggregate');
   await eventually(async () => expect(await queue.getWaitingCount()).toBe(1));
   await command.stop();
-  const said = await readFile(join(dirname(own.config.DATA_DIR), 'log.aggregate'), 'utf8');
+  const said = await own.said('aggregate');
   expect(said.split('\n').filter((line) => line !== '' && !line.startsWith('{'))).toEqual([
     'Stopped before the run was done; it goes on where a processor runs.',
   ]);
