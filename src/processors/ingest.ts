@@ -2,7 +2,6 @@ import { Mutex, Semaphore, withTimeout } from 'async-mutex';
 import { DelayedError, UnrecoverableError, type Job, type Worker } from 'bullmq';
 import { versionNow } from '../data-folder.ts';
 import { datasetOf } from '../datasets/catalog.ts';
-import type { Row } from '../datasets/dataset.ts';
 import {
   enqueueFiles,
   hasJob,
@@ -31,7 +30,7 @@ import {
   type KnownVersion,
   type LedgerEntry,
 } from '../storage/files.ts';
-import { createRowWriter, type RowWriter } from '../storage/rows.ts';
+import { createRowWriter } from '../storage/rows.ts';
 import { together } from '../storage/together.ts';
 import {
   closeDataFile,
@@ -61,8 +60,8 @@ const MAX_UNITS = 16;
 const LARGE_AT_ONCE = 12;
 /** What large files take of the places of a process, INGEST_CONCURRENCY, for longer than a moment. */
 const LARGE_SHARE = 0.75;
-/** What a file of the backlog takes at least while files arrive, so that these have fewer others beside them. */
-const UNITS_BESIDE_ARRIVALS = 8;
+/** What a file of the backlog takes at least while files arrive: 21 of them leave some units to these. */
+const UNITS_BESIDE_ARRIVALS = 12;
 /** Files that arrive now, and those that may have ended a processor, do not wait behind large ones of the backlog. */
 const [LATER, FIRST] = [0, 1];
 /** How long small files of a backlog wait for each other at most, while no file has arrived for so long. */
@@ -72,21 +71,18 @@ const NOTHING_ARRIVED_MS = 10_000;
 const PUT_BACK_MS = STILL_MS;
 
 type IngestBullJob = Job<IngestJob, IngestResult>;
-/** What the loads of one process share, beside what all processors do. */
-interface IngestNeeds extends ProcessorNeeds, Pick<LoadOptions, 'announced'> {
-  readonly writeRows: RowWriter;
+/** What loads of one process share. */
+interface Lane extends Pick<LoadOptions, 'announced' | 'writeRows'> {
   readonly lookUp: (name: string) => Promise<KnownVersion[]>;
+}
+/** What a load needs beside what all processors do. */
+interface IngestNeeds extends ProcessorNeeds, Lane {
   readonly gathered: () => Promise<void>;
 }
 
 /** Starts a worker that loads files. What it cannot load fails for good; see dead-letter.ts for what comes then. */
 export function createIngestWorker(shared: ProcessorNeeds): Worker<IngestJob, IngestResult> {
   const { config, store, log } = shared;
-  const lookUp = together<string, KnownVersion[]>(NAMES_PER_QUERY, async (names) => {
-    const known = await readVersions(store, ...names);
-    return names.map((name) => known.filter((version) => version.name === name));
-  });
-  const announced = createChangeLog(store, config.SETTLE_SECONDS * 1000);
   // One half is read while the other is written. One that arrives would have to wait for them, so they do only while none does.
   const gather = createGathering(config.INGEST_CONCURRENCY / 2, GATHER_MS);
   let lastArrival = -Infinity;
@@ -94,7 +90,9 @@ export function createIngestWorker(shared: ProcessorNeeds): Worker<IngestJob, In
   const gathered = async () => {
     if (!filesArrive()) await gather();
   };
-  const needs: IngestNeeds = { ...shared, lookUp, announced, gathered, writeRows: createRowWriter(store) };
+  const writeRows = createRowWriter(store, filesArrive);
+  // Files that arrive now share no request with those of a backlog, as they would have to wait for the ones under way.
+  const lanes = { arrivals: createLane(true), backlog: createLane(false) };
   const pause = pauseWhileAway(store, log);
   const room = new Semaphore(UNITS_AT_ONCE);
   const suspects = new Mutex(new NotNow('another file that may have ended its processor is loaded first'));
@@ -103,12 +101,27 @@ export function createIngestWorker(shared: ProcessorNeeds): Worker<IngestJob, In
   const largeForAWhile = withTimeout(large, PUT_BACK_MS, new NotNow('as many large files wait as may'));
   let largeFiles = 0;
 
+  function createLane(isUrgent: boolean): Lane {
+    return {
+      lookUp: together<string, KnownVersion[]>(NAMES_PER_QUERY, async (names) => {
+        const known = await readVersions(store, ...names);
+        return names.map((name) => known.filter((version) => version.name === name));
+      }),
+      announced: createChangeLog(store, config.SETTLE_SECONDS * 1000),
+      writeRows: (rows) => writeRows(rows, isUrgent),
+    };
+  }
+
+  function load(job: IngestBullJob, wanted: IngestJob): Promise<IngestResult> {
+    return ingest(job, wanted, { ...shared, ...lanes[isArrival(job) ? 'arrivals' : 'backlog'], gathered });
+  }
+
   /** Large files wait for each other, but only for a while where they have most of the places of this process already. */
-  async function ingestLarge(load: () => Promise<IngestResult>, priority: number): Promise<IngestResult> {
+  async function loadLarge(start: () => Promise<IngestResult>, priority: number): Promise<IngestResult> {
     const turns = largeFiles < config.INGEST_CONCURRENCY * LARGE_SHARE ? large : largeForAWhile;
     largeFiles += 1;
     try {
-      return await turns.runExclusive(load, 1, priority);
+      return await turns.runExclusive(start, 1, priority);
     } finally {
       largeFiles -= 1;
     }
@@ -120,7 +133,7 @@ export function createIngestWorker(shared: ProcessorNeeds): Worker<IngestJob, In
    *
    * @throws UnrecoverableError at the third time
    */
-  async function ingestSuspect(job: IngestBullJob, wanted: IngestJob): Promise<IngestResult> {
+  async function loadSuspect(job: IngestBullJob, wanted: IngestJob): Promise<IngestResult> {
     // Its turn came too late for the event below.
     if (worker.closing !== undefined) throw new NotNow('the processor stops');
     const { crashes = 0, ...file } = wanted;
@@ -134,7 +147,7 @@ export function createIngestWorker(shared: ProcessorNeeds): Worker<IngestJob, In
     };
     worker.once('closing', tryToTakeBack).on('lockRenewalFailed', onLocksLost);
     try {
-      return await ingest(job, wanted, needs);
+      return await load(job, wanted);
     } catch (error) {
       await takeBack();
       throw error;
@@ -148,19 +161,19 @@ export function createIngestWorker(shared: ProcessorNeeds): Worker<IngestJob, In
    * only what happens then is held against it; once something was, it is loaded alone. While it is a large one, further
    * ones are put back, so that they keep no places from others.
    */
-  async function ingestNextSuspect(job: IngestBullJob, wanted: IngestJob): Promise<IngestResult> {
+  async function loadNextSuspect(job: IngestBullJob, wanted: IngestJob): Promise<IngestResult> {
     const units = unitsOf(wanted);
     const share = (wanted.crashes ?? 0) > 0 ? UNITS_AT_ONCE : units;
-    const load = async () => {
+    const start = async () => {
       isLargeSuspected = units === MAX_UNITS;
       if (isLargeSuspected) suspects.cancel();
       try {
-        return await room.runExclusive(() => ingestSuspect(job, wanted), share, FIRST);
+        return await room.runExclusive(() => loadSuspect(job, wanted), share, FIRST);
       } finally {
         isLargeSuspected = false;
       }
     };
-    const turn = suspects.runExclusive(load, -units);
+    const turn = suspects.runExclusive(start, -units);
     if (isLargeSuspected) suspects.cancel();
     return await turn;
   }
@@ -185,13 +198,12 @@ export function createIngestWorker(shared: ProcessorNeeds): Worker<IngestJob, In
   async function process(job: IngestBullJob, token?: string): Promise<IngestResult> {
     try {
       const wanted = fileOf(job);
-      const isArrival = job.priority === 0;
-      if (isArrival) lastArrival = performance.now();
-      if (job.stalledCounter > 0) return await ingestNextSuspect(job, wanted);
-      const priority = isArrival ? FIRST : LATER;
-      const units = Math.max(unitsOf(wanted), !isArrival && filesArrive() ? UNITS_BESIDE_ARRIVALS : 0);
-      const load = () => room.runExclusive(() => ingest(job, wanted, needs), units, priority);
-      return await (units === MAX_UNITS ? ingestLarge(load, priority) : load());
+      if (isArrival(job)) lastArrival = performance.now();
+      if (job.stalledCounter > 0) return await loadNextSuspect(job, wanted);
+      const priority = isArrival(job) ? FIRST : LATER;
+      const units = Math.max(unitsOf(wanted), !isArrival(job) && filesArrive() ? UNITS_BESIDE_ARRIVALS : 0);
+      const start = () => room.runExclusive(() => load(job, wanted), units, priority);
+      return await (units === MAX_UNITS ? loadLarge(start, priority) : start());
     } catch (error) {
       const storeAway = isStoreAway(error);
       if (!storeAway && !(error instanceof NotNow)) throw error;
@@ -205,9 +217,12 @@ export function createIngestWorker(shared: ProcessorNeeds): Worker<IngestJob, In
     }
   }
   const options = { concurrency: config.INGEST_CONCURRENCY, removeOnComplete: KEPT_LOADED };
-  const worker = startWorker(INGEST_QUEUE, process, needs, options);
+  const worker = startWorker(INGEST_QUEUE, process, shared, options);
   return worker;
 }
+
+/** Whether the watcher saw the file come; what reconciliation or `backfill` finds has a priority, which is behind none. */
+const isArrival = (job: IngestBullJob) => job.priority === 0;
 
 /** How many UNITS_AT_ONCE a load takes. */
 function unitsOf({ name, size }: IngestJob): number {
@@ -225,8 +240,6 @@ function fileOf(job: IngestBullJob): IngestJob {
 /** Loads the file version that a job names, or says with an error why not. */
 async function ingest(job: IngestBullJob, wanted: IngestJob, needs: IngestNeeds): Promise<IngestResult> {
   const { store, config } = needs;
-  // Files that arrive now do not wait behind the rows of a backlog either.
-  const writeRows = (rows: readonly Row[]) => needs.writeRows(rows, job.priority === 0);
   const started = { at: new Date(await store.freshNow()), clock: performance.now() };
   const kind = datasetOf(wanted.name);
   if (kind === undefined) throw new UnrecoverableError('no kind of file has a name like this');
@@ -286,7 +299,6 @@ async function ingest(job: IngestBullJob, wanted: IngestJob, needs: IngestNeeds)
     const options: LoadOptions = {
       ...kind,
       ...needs,
-      writeRows,
       context: { lineage, writtenAt: mtimeMs(wanted), sourceTimeZone: config.SOURCE_TIME_ZONE },
       maxRecordBytes: config.MAX_RECORD_BYTES,
       maxBytes: config.MAX_FILE_BYTES,
@@ -299,7 +311,7 @@ async function ingest(job: IngestBullJob, wanted: IngestJob, needs: IngestNeeds)
     const isCopy = originOf({ sha256, rejected }, known) !== undefined;
     if (!isCopy) {
       // Where many wait, a file is in no hurry, and what a row costs depends on how many go together.
-      const isOneOfMany = job.priority !== 0 && job.stalledCounter === 0 && unitsOf(wanted) === 1;
+      const isOneOfMany = !isArrival(job) && job.stalledCounter === 0 && unitsOf(wanted) === 1;
       if (isOneOfMany) await needs.gathered();
       await loadFile(file, checked, options, progressOf(job, file.size));
     }
@@ -307,7 +319,7 @@ async function ingest(job: IngestBullJob, wanted: IngestJob, needs: IngestNeeds)
     const loaded = isCopy ? 0 : done.loaded;
     const counts = { sha256, records: BigInt(records), loaded: BigInt(loaded), rejected: BigInt(rejected) };
     // The last write of every load: who sees it, sees all rows.
-    await writeRows([rowOf(isCopy ? 'unchanged' : 'loaded', counts)]);
+    await needs.writeRows([rowOf(isCopy ? 'unchanged' : 'loaded', counts)]);
     await settleOthers(needs, wanted, known);
     const said = `${done.loaded} loaded, ${rejected} rejected, in ${done.ms} ms by ${needs.workerName}`;
     await Promise.all([

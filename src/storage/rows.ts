@@ -1,4 +1,5 @@
 import type { Row } from '../datasets/dataset.ts';
+import type { Store } from './client.ts';
 
 /** Cassandra warns about a batch of several partitions over 5 KiB, and about one of over ten partitions. */
 const MIXED_BYTES = 4_500;
@@ -10,6 +11,8 @@ const ROW_BYTES = 60;
 const CELL_BYTES = 18;
 /** Batches under way at once: enough to keep Cassandra busy. While all are, rows gather, so that those of one partition go together. */
 const MAX_BATCHES = 32;
+/** Those of a backlog while files arrive: each that is under way is one that an arrival's request waits behind in Cassandra. */
+const BATCHES_BESIDE_ARRIVALS = 6;
 
 /** One call of `write`: how many of its rows were not tried yet, and what went wrong with one that was. */
 type Call = { left: number; failure?: { error: unknown }; resolve: () => void; reject: (error: unknown) => void };
@@ -18,8 +21,6 @@ type Waiting = { row: Row; size: number; readonly calls: Call[] };
 type Group = Map<string, Waiting>;
 /** By table and partition, in the order in which they are to go; in them by the key of the row. */
 type Lane = Map<string, Group>;
-
-export type RowWriter = ReturnType<typeof createRowWriter>;
 
 function estimatedBytes({ values }: Row): number {
   let bytes = ROW_BYTES + CELL_BYTES * values.length;
@@ -89,11 +90,10 @@ function settle(calls: readonly Call[], failure?: { error: unknown }): void {
 /**
  * Makes the writer that all loads of a process share. It sends unlogged batches: of one partition, or of several where
  * every node has all of them, so that no coordinator has to ask others. Rows are sent again without harm.
+ *
+ * @param filesArrive whether urgent rows are to be expected
  */
-export function createRowWriter(store: {
-  insertRows(rows: readonly Row[]): Promise<void>;
-  everyNodeHasAll(): boolean;
-}) {
+export function createRowWriter(store: Pick<Store, 'insertRows' | 'everyNodeHasAll'>, filesArrive: () => boolean) {
   const urgent: Lane = new Map();
   const others: Lane = new Map();
   let underWay = 0;
@@ -111,7 +111,8 @@ export function createRowWriter(store: {
     send();
   }
   function send(): void {
-    while (underWay < MAX_BATCHES && urgent.size + others.size > 0)
+    const most = () => (urgent.size === 0 && filesArrive() ? BATCHES_BESIDE_ARRIVALS : MAX_BATCHES);
+    while (underWay < most() && urgent.size + others.size > 0)
       void sendBatch(takeBatch(urgent.size > 0 ? urgent : others, store.everyNodeHasAll() ? MIXED_PARTITIONS : 1));
   }
 

@@ -17,14 +17,14 @@ const rowOf = (partition: string, key: string, value = key): Row => {
 };
 
 /** A writer whose batches are kept and, at first, not acknowledged. */
-function openWriter(everyNodeHasAll: boolean) {
+function openWriter(everyNodeHasAll: boolean, filesArrive = () => false) {
   const batches: Row[][] = [];
   const waiting: { resolve: () => void; reject: (error: Error) => void }[] = [];
   const insertRows = (rows: readonly Row[]) => {
     batches.push([...rows]);
     return new Promise<void>((resolve, reject) => waiting.push({ resolve, reject }));
   };
-  const write = createRowWriter({ insertRows, everyNodeHasAll: () => everyNodeHasAll });
+  const write = createRowWriter({ insertRows, everyNodeHasAll: () => everyNodeHasAll }, filesArrive);
   const turn = () => new Promise((resolve) => setImmediate(resolve));
   async function acknowledgeAll(): Promise<void> {
     for (await turn(); waiting.length > 0; await turn()) for (const { resolve } of waiting.splice(0)) resolve();
@@ -75,6 +75,29 @@ it('urgent rows go before those that wait longer', async () => {
   await acknowledgeAll();
   await Promise.all(written);
   expect(batches.slice(sent, sent + 2)).toEqual([[rowOf('49', 'urgent')], [rowOf('new', 'urgent')]]);
+});
+
+it('while files arrive, few batches of a backlog are under way, and the rows of those files wait for none of them', async () => {
+  let filesArrive = false;
+  const { batches, waiting, write, acknowledgeAll, turn } = openWriter(false, () => filesArrive);
+  const written = [write(Array.from({ length: 100 }, (_, n) => rowOf(`${n}`, 'backlog')))];
+  await turn();
+  const alone = waiting.length;
+  filesArrive = true;
+  for (let acknowledged = 0; acknowledged < alone; acknowledged += 1) {
+    waiting.shift()?.resolve();
+    await turn();
+  }
+  const beside = waiting.length;
+  expect(beside).toBeGreaterThan(0);
+  expect(beside).toBeLessThan(alone / 4);
+  written.push(write([rowOf('new', 'urgent')], true));
+  await turn();
+  expect(waiting).toHaveLength(beside + 1);
+  expect(batches.at(-1)).toEqual([rowOf('new', 'urgent')]);
+  await acknowledgeAll();
+  await Promise.all(written);
+  expect(batches.flat()).toHaveLength(101);
 });
 
 it('rows that come while batches are under way go together with those of their partition', async () => {
