@@ -173,6 +173,6 @@ export const latency: Measurement = {
       { of: 'written in place', figure: p99, atMost: 350 },
       { of: 'during a backlog', figure: p99, atMost: 500 },
     ];
-    return { contenders, goals, warmUps: 0, rounds: Math.min(3, options.rounds) };
+    return { contenders, goals, rounds: Math.min(3, options.rounds) };
   },
 };

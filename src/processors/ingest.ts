@@ -1,4 +1,3 @@
-import { Mutex, Semaphore, withTimeout } from 'async-mutex';
 import { DelayedError, UnrecoverableError, type Job, type Worker } from 'bullmq';
 import { versionNow } from '../data-folder.ts';
 import { datasetOf } from '../datasets/catalog.ts';
@@ -45,6 +44,7 @@ import { createGathering } from './gather.ts';
 import { checkFile, loadFile, type LoadOptions } from './load-file.ts';
 import { pauseWhileAway } from './pause-while-away.ts';
 import { startWorker, type ProcessorNeeds } from './processor.ts';
+import { createTurns, isSmall } from './turns.ts';
 
 /** A file that changed less than this ago may not be whole yet; what is wrong with it may mend itself. */
 const STILL_MS = 2_000;
@@ -52,21 +52,8 @@ const STILL_MS = 2_000;
 const MAX_CRASHES = 2;
 /** A file that Cassandra failed at, so many times within about an hour, while it did other work. */
 const MAX_REFUSALS = 12;
-/** What one process loads at once, in units of a small file; a large one counts as so many, a piece of it is in memory. */
-const UNITS_AT_ONCE = 256;
-const UNIT_BYTES = 64 * 1024;
-const MAX_UNITS = 16;
-/** Large files at once: others would have to wait for the end of one of them, minutes perhaps, if they took all units. */
-const LARGE_AT_ONCE = 12;
-/** What large files take of the places of a process, INGEST_CONCURRENCY, for longer than a moment. */
-const LARGE_SHARE = 0.75;
-/** What a file of the backlog takes at least while files arrive: 21 of them leave some units to these. */
-const UNITS_BESIDE_ARRIVALS = 12;
-/** Files that arrive now, and those that may have ended a processor, do not wait behind large ones of the backlog. */
-const [LATER, FIRST] = [0, 1];
-/** How long small files of a backlog wait for each other at most, while no file has arrived for so long. */
+/** How long small files of a backlog wait for each other at most, while no file arrives. */
 const GATHER_MS = 200;
-const NOTHING_ARRIVED_MS = 10_000;
 /** How long a file waits that is put back because of what is the case now; a young one has then stood still. */
 const PUT_BACK_MS = STILL_MS;
 
@@ -83,23 +70,16 @@ interface IngestNeeds extends ProcessorNeeds, Lane {
 /** Starts a worker that loads files. What it cannot load fails for good; see dead-letter.ts for what comes then. */
 export function createIngestWorker(shared: ProcessorNeeds): Worker<IngestJob, IngestResult> {
   const { config, store, log } = shared;
+  const turns = createTurns(shared, () => worker.closing !== undefined);
   // One half is read while the other is written. One that arrives would have to wait for them, so they do only while none does.
   const gather = createGathering(config.INGEST_CONCURRENCY / 2, GATHER_MS);
-  let lastArrival = -Infinity;
-  const filesArrive = () => performance.now() - lastArrival < NOTHING_ARRIVED_MS;
   const gathered = async () => {
-    if (!filesArrive()) await gather();
+    if (!turns.filesArrive()) await gather();
   };
-  const writeRows = createRowWriter(store, filesArrive);
+  const writeRows = createRowWriter(store, turns.filesArrive);
   // Files that arrive now share no request with those of a backlog, as they would have to wait for the ones under way.
   const lanes = { arrivals: createLane(true), backlog: createLane(false) };
   const pause = pauseWhileAway(store, log);
-  const room = new Semaphore(UNITS_AT_ONCE);
-  const suspects = new Mutex(new NotNow('another file that may have ended its processor is loaded first'));
-  let isLargeSuspected = false;
-  const large = new Semaphore(LARGE_AT_ONCE);
-  const largeForAWhile = withTimeout(large, PUT_BACK_MS, new NotNow('as many large files wait as may'));
-  let largeFiles = 0;
 
   function createLane(isUrgent: boolean): Lane {
     return {
@@ -114,17 +94,6 @@ export function createIngestWorker(shared: ProcessorNeeds): Worker<IngestJob, In
 
   function load(job: IngestBullJob, wanted: IngestJob): Promise<IngestResult> {
     return ingest(job, wanted, { ...shared, ...lanes[isArrival(job) ? 'arrivals' : 'backlog'], gathered });
-  }
-
-  /** Large files wait for each other, but only for a while where they have most of the places of this process already. */
-  async function loadLarge(start: () => Promise<IngestResult>, priority: number): Promise<IngestResult> {
-    const turns = largeFiles < config.INGEST_CONCURRENCY * LARGE_SHARE ? large : largeForAWhile;
-    largeFiles += 1;
-    try {
-      return await turns.runExclusive(start, 1, priority);
-    } finally {
-      largeFiles -= 1;
-    }
   }
 
   /**
@@ -157,28 +126,6 @@ export function createIngestWorker(shared: ProcessorNeeds): Worker<IngestJob, In
   }
 
   /**
-   * Loads a file whose processor died. Perhaps it was this file that ended it, so one such file is loaded at a time, and
-   * only what happens then is held against it; once something was, it is loaded alone. While it is a large one, further
-   * ones are put back, so that they keep no places from others.
-   */
-  async function loadNextSuspect(job: IngestBullJob, wanted: IngestJob): Promise<IngestResult> {
-    const units = unitsOf(wanted);
-    const share = (wanted.crashes ?? 0) > 0 ? UNITS_AT_ONCE : units;
-    const start = async () => {
-      isLargeSuspected = units === MAX_UNITS;
-      if (isLargeSuspected) suspects.cancel();
-      try {
-        return await room.runExclusive(() => loadSuspect(job, wanted), share, FIRST);
-      } finally {
-        isLargeSuspected = false;
-      }
-    };
-    const turn = suspects.runExclusive(start, -units);
-    if (isLargeSuspected) suspects.cancel();
-    return await turn;
-  }
-
-  /**
    * How long a file waits that Cassandra failed at. When Cassandra fails at all else, too, that says nothing about the file,
    * and the worker is paused. Otherwise it may be this file that it cannot take: others go on, and this one is tried again
    * later and later, at times of its own, so that what it failed together with does not fail with it again.
@@ -198,12 +145,9 @@ export function createIngestWorker(shared: ProcessorNeeds): Worker<IngestJob, In
   async function process(job: IngestBullJob, token?: string): Promise<IngestResult> {
     try {
       const wanted = fileOf(job);
-      if (isArrival(job)) lastArrival = performance.now();
-      if (job.stalledCounter > 0) return await loadNextSuspect(job, wanted);
-      const priority = isArrival(job) ? FIRST : LATER;
-      const units = Math.max(unitsOf(wanted), !isArrival(job) && filesArrive() ? UNITS_BESIDE_ARRIVALS : 0);
-      const start = () => room.runExclusive(() => load(job, wanted), units, priority);
-      return await (units === MAX_UNITS ? loadLarge(start, priority) : start());
+      if (job.stalledCounter > 0)
+        return await turns.suspectInTurn(wanted, isArrival(job), () => loadSuspect(job, wanted));
+      return await turns.inTurn(wanted, isArrival(job), () => load(job, wanted));
     } catch (error) {
       const storeAway = isStoreAway(error);
       if (!storeAway && !(error instanceof NotNow)) throw error;
@@ -221,13 +165,8 @@ export function createIngestWorker(shared: ProcessorNeeds): Worker<IngestJob, In
   return worker;
 }
 
-/** Whether the watcher saw the file come; what reconciliation or `backfill` finds has a priority, which is behind none. */
+/** Whether the file came just now, or was retried; what reconciliation or `backfill` finds has a priority, which is behind none. */
 const isArrival = (job: IngestBullJob) => job.priority === 0;
-
-/** How many UNITS_AT_ONCE a load takes. */
-function unitsOf({ name, size }: IngestJob): number {
-  return name.endsWith('.gz') ? MAX_UNITS : Math.min(MAX_UNITS, Math.ceil((size + 1) / UNIT_BYTES));
-}
 
 /** The file version that a job names. @throws UnrecoverableError for one that somebody added with other data */
 function fileOf(job: IngestBullJob): IngestJob {
@@ -311,7 +250,7 @@ async function ingest(job: IngestBullJob, wanted: IngestJob, needs: IngestNeeds)
     const isCopy = originOf({ sha256, rejected }, known) !== undefined;
     if (!isCopy) {
       // Where many wait, a file is in no hurry, and what a row costs depends on how many go together.
-      const isOneOfMany = !isArrival(job) && job.stalledCounter === 0 && unitsOf(wanted) === 1;
+      const isOneOfMany = !isArrival(job) && job.stalledCounter === 0 && isSmall(wanted);
       if (isOneOfMany) await needs.gathered();
       await loadFile(file, checked, options, progressOf(job, file.size));
     }

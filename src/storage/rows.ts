@@ -97,9 +97,13 @@ export function createRowWriter(store: Pick<Store, 'insertRows' | 'everyNodeHasA
   const urgent: Lane = new Map();
   const others: Lane = new Map();
   let underWay = 0;
+  let othersUnderWay = 0;
 
-  async function sendBatch(batch: readonly Waiting[]): Promise<void> {
+  async function sendBatch(lane: Lane): Promise<void> {
+    const batch = takeBatch(lane, store.everyNodeHasAll() ? MIXED_PARTITIONS : 1);
+    const isOther = lane === others ? 1 : 0;
     underWay += 1;
+    othersUnderWay += isOther;
     let failure: { error: unknown } | undefined;
     try {
       await store.insertRows(batch.map(({ row }) => row));
@@ -107,13 +111,14 @@ export function createRowWriter(store: Pick<Store, 'insertRows' | 'everyNodeHasA
       failure = { error };
     }
     underWay -= 1;
+    othersUnderWay -= isOther;
     for (const { calls } of batch) settle(calls, failure);
     send();
   }
   function send(): void {
-    const most = () => (urgent.size === 0 && filesArrive() ? BATCHES_BESIDE_ARRIVALS : MAX_BATCHES);
-    while (underWay < most() && urgent.size + others.size > 0)
-      void sendBatch(takeBatch(urgent.size > 0 ? urgent : others, store.everyNodeHasAll() ? MIXED_PARTITIONS : 1));
+    const mayOthers = () => othersUnderWay < (filesArrive() ? BATCHES_BESIDE_ARRIVALS : MAX_BATCHES);
+    while (underWay < MAX_BATCHES && (urgent.size > 0 || (others.size > 0 && mayOthers())))
+      void sendBatch(urgent.size > 0 ? urgent : others);
   }
 
   /**

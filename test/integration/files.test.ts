@@ -5,7 +5,9 @@ import { gzipSync } from 'node:zlib';
 import { execa } from 'execa';
 import { beforeAll, describe, expect, it } from 'vitest';
 import { openForWork } from '../../src/commands/connect.ts';
+import { versionNow } from '../../src/data-folder.ts';
 import { createIngestWorker } from '../../src/processors/ingest.ts';
+import { enqueueFiles } from '../../src/queues/ingest.ts';
 import type { Store } from '../../src/storage/client.ts';
 import { eventually, openSpace, type Space } from './pipeline.ts';
 import { idOf, storedSummaries, summariesOf } from './recomputation.ts';
@@ -540,6 +542,22 @@ describe('a file that is written for long', async () => {
   });
 });
 
+/** A processor in this process that writes no rows of vehicles with such names until it is told to go on. */
+async function startHeldUp(space: Space, vehicles: string) {
+  const needs = await openForWork(space.runtime());
+  let goOn = () => {};
+  const stopped = new Promise<void>((resolve) => {
+    goOn = resolve;
+  });
+  const insertRows: Store['insertRows'] = async (rows) => {
+    if (rows.some(({ partition }) => partition.includes(vehicles))) await stopped;
+    await needs.store.insertRows(rows);
+  };
+  const worker = createIngestWorker({ ...needs, store: { ...needs.store, insertRows } });
+  const isFull = async () => expect(await needs.ingestQueue.getActiveCount()).toBe(space.config.INGEST_CONCURRENCY);
+  return { worker, ingestQueue: needs.ingestQueue, isFull, goOn };
+}
+
 describe('a backlog of large files', async () => {
   const space = await openSpace({ INGEST_CONCURRENCY: 16 });
 
@@ -550,20 +568,39 @@ describe('a backlog of large files', async () => {
       await space.put(name, gzipSync(JSON.stringify(events(2, { vehicle_id: `large ${n}` }))), { stoodStill: true });
     space.startWatcher();
     await eventually(async () => expect(await space.queue('ingest').getPrioritizedCount()).toBe(names.length));
-    const needs = await openForWork(space.runtime());
-    let goOn = () => {};
-    const stopped = new Promise<void>((resolve) => {
-      goOn = resolve;
-    });
-    const insertRows: Store['insertRows'] = async (rows) => {
-      if (rows.some(({ partition }) => partition.includes('large'))) await stopped;
-      await needs.store.insertRows(rows);
-    };
-    const worker = createIngestWorker({ ...needs, store: { ...needs.store, insertRows } });
-    await eventually(async () => expect(await space.queue('ingest').getActiveCount()).toBe(16));
+    const { worker, isFull, goOn } = await startHeldUp(space, 'large');
+    await eventually(isFull);
     await space.put('vehicles_events_arrives.json', events(3));
     await space.loaded(['vehicles_events_arrives.json'], { withinMs: 10_000 });
     expect(await space.ledger()).toHaveLength(1);
+    goOn();
+    await space.loaded(names);
+    await worker.close();
+  });
+});
+
+describe('a backlog of small files, while others arrive', async () => {
+  const space = await openSpace({ INGEST_CONCURRENCY: 32 });
+
+  it('gives places up to those that arrive', async () => {
+    const { worker, ingestQueue, isFull, goOn } = await startHeldUp(space, 'backlog');
+    const enqueue = async (names: readonly string[], backlog: boolean) => {
+      const files = names.flatMap((name) => versionNow(space.config.DATA_DIR, name) ?? []);
+      await enqueueFiles(ingestQueue, files, { backlog });
+    };
+    const arrive = async (name: string) => {
+      await space.put(name, events(3), { stoodStill: true });
+      await enqueue([name], false);
+      await space.loaded([name], { withinMs: 10_000 });
+    };
+    const names = Array.from({ length: 40 }, (_, n) => `vehicles_events_backlog_${n}.json`);
+    for (const [n, name] of names.entries())
+      await space.put(name, events(2, { vehicle_id: `backlog ${n}` }), { stoodStill: true });
+    await arrive('vehicles_events_first.json');
+    await enqueue(names, true);
+    await eventually(isFull);
+    for (let n = 0; n < 4; n += 1) await arrive(`vehicles_events_arrives_${n}.json`);
+    expect(await space.ledger()).toHaveLength(5);
     goOn();
     await space.loaded(names);
     await worker.close();

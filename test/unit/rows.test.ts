@@ -95,9 +95,20 @@ it('while files arrive, few batches of a backlog are under way, and the rows of 
   await turn();
   expect(waiting).toHaveLength(beside + 1);
   expect(batches.at(-1)).toEqual([rowOf('new', 'urgent')]);
+  // However many of those are under way, the backlog goes on.
+  written.push(
+    write(
+      Array.from({ length: 12 }, (_, n) => rowOf(`new ${n}`, 'urgent')),
+      true,
+    ),
+  );
+  await turn();
+  waiting.shift()?.resolve();
+  await turn();
+  expect(batches.at(-1)?.[0]?.key).toBe('backlog');
   await acknowledgeAll();
   await Promise.all(written);
-  expect(batches.flat()).toHaveLength(101);
+  expect(batches.flat()).toHaveLength(113);
 });
 
 it('rows that come while batches are under way go together with those of their partition', async () => {
