@@ -58,12 +58,9 @@ const GATHER_MS = 200;
 const PUT_BACK_MS = STILL_MS;
 
 type IngestBullJob = Job<IngestJob, IngestResult>;
-/** What loads of one process share. */
-interface Lane extends Pick<LoadOptions, 'announced' | 'writeRows'> {
+/** What the loads of one process share, beside what all processors do. */
+interface IngestNeeds extends ProcessorNeeds, Pick<LoadOptions, 'announced' | 'writeRows'> {
   readonly lookUp: (name: string) => Promise<KnownVersion[]>;
-}
-/** What a load needs beside what all processors do. */
-interface IngestNeeds extends ProcessorNeeds, Lane {
   readonly gathered: () => Promise<void>;
 }
 
@@ -78,11 +75,13 @@ export function createIngestWorker(shared: ProcessorNeeds): Worker<IngestJob, In
   };
   const writeRows = createRowWriter(store, turns.filesArrive);
   // Files that arrive now share no request with those of a backlog, as they would have to wait for the ones under way.
-  const lanes = { arrivals: createLane(true), backlog: createLane(false) };
+  const [ofArrivals, ofBacklog] = [createNeeds(true), createNeeds(false)];
   const pause = pauseWhileAway(store, log);
 
-  function createLane(isUrgent: boolean): Lane {
+  function createNeeds(isUrgent: boolean): IngestNeeds {
     return {
+      ...shared,
+      gathered,
       lookUp: together<string, KnownVersion[]>(NAMES_PER_QUERY, async (names) => {
         const known = await readVersions(store, ...names);
         return names.map((name) => known.filter((version) => version.name === name));
@@ -93,7 +92,7 @@ export function createIngestWorker(shared: ProcessorNeeds): Worker<IngestJob, In
   }
 
   function load(job: IngestBullJob, wanted: IngestJob): Promise<IngestResult> {
-    return ingest(job, wanted, { ...shared, ...lanes[isArrival(job) ? 'arrivals' : 'backlog'], gathered });
+    return ingest(job, wanted, isArrival(job) ? ofArrivals : ofBacklog);
   }
 
   /**

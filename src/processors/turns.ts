@@ -63,24 +63,20 @@ export function createTurns(
     }
   });
 
-  async function whenThereIsRoom<T>(units: number, start: () => Promise<T>): Promise<T> {
-    const turn = room.acquire(units, LATER);
-    const isGivenUp = new Promise<never>((_, reject) => {
+  function whenThereIsRoom<T>(units: number, start: () => Promise<T>): Promise<T> {
+    return new Promise((resolve, reject) => {
       const giveUp = () => {
         idle.delete(giveUp);
         reject(new NotNow('its place is for a file that arrives'));
       };
       idle.add(giveUp);
-      void turn.then(() => {
-        idle.delete(giveUp);
-      });
+      void makePlaces();
+      // When there is room, one that gave its place up is idle no more, and nothing is left to do.
+      const startIfIdle = async () => {
+        if (idle.delete(giveUp)) await start().then(resolve, reject);
+      };
+      void room.runExclusive(startIfIdle, units, LATER);
     });
-    void makePlaces();
-    const [, release] = await Promise.race([turn, isGivenUp]).catch((error: unknown) => {
-      void turn.then(([, unused]) => unused());
-      throw error;
-    });
-    return start().finally(release);
   }
 
   /** Large files wait for each other, but only for a while where they have most of the places of this process already. */
