@@ -42,7 +42,9 @@ const isHops = (text: string) => /^\d$/.test(text);
 const proxies = textFor((list) => {
   if (isHops(list)) return;
   for (const item of list.split(/\s*,\s*/).filter((one) => !['loopback', 'linklocal', 'uniquelocal'].includes(one))) {
-    const [address = '', bits = '0'] = item.split('/');
+    // Express takes no network of all addresses: any sender would be believed.
+    const [address = '', bits = '1', ...more] = item.split('/');
+    if (!/^[1-9]\d*$/.test(bits) || more.length > 0) throw new RangeError('not a network');
     new BlockList().addSubnet(address, Number(bits), isIPv6(address) ? 'ipv6' : 'ipv4');
   }
 }, 'not a number of proxies, nor addresses, networks such as 10.0.0.0/8, loopback, linklocal or uniquelocal, separated by commas');

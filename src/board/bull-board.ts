@@ -17,7 +17,7 @@ const REFUSALS: readonly (readonly [RegExp, string])[] = [
     'Set AGGREGATION_EVERY_SECONDS, AGGREGATION_CRON, VERIFY_EVERY_SECONDS.',
   ],
   [
-    /^(aggregation|verification) :jobId\/delay$/,
+    /^(aggregation(-slice)?|verification) :jobId\/delay$/,
     'A run that is put off would hold up all that follow. Pause the queue instead.',
   ],
   [/^aggregation concurrency$/, 'Aggregation runs must not overlap, so there is one at a time.'],

@@ -5,7 +5,7 @@ import { text } from 'node:stream/consumers';
 import type { Logger } from 'pino';
 import { datasetOf } from '../datasets/catalog.ts';
 import { versionOf, type IngestJob } from '../queues/ingest.ts';
-import { isScanned, versionNow } from '../data-folder.ts';
+import { isScanned, UNTOLD_VERSION, versionNow } from '../data-folder.ts';
 
 /** A file that is written in place is queued after it has stood still for this long. */
 const STILL_MS = 200;
@@ -40,7 +40,8 @@ export async function watchFolder(dataDir: string, onArrival: (file: IngestJob) 
   }
   async function look(name: string, before: IngestJob | undefined): Promise<void> {
     const file = versionNow(dataDir, name);
-    if (file === undefined) return;
+    // Only of a name that a folder lists now can one say that the file is there, and why it cannot be looked at.
+    if (file === undefined || versionOf(file) === UNTOLD_VERSION) return;
     const hasStoodStill = before !== undefined && versionOf(before) === versionOf(file);
     if (hasStoodStill || (await endsAsArray(join(dataDir, name), file.size).catch(() => false))) onArrival(file);
     else lookAt(performance.now() + STILL_MS, name, performance.now(), file);

@@ -122,6 +122,7 @@ describe('the board without a password, on loopback', () => {
     ['overlapping runs', 'PUT', 'aggregation/concurrency', '{"concurrency":5}'],
     ['removing the schedule', 'PUT', 'aggregation/job-schedulers/any/remove', undefined],
     ['putting off the next run', 'PATCH', 'aggregation/any/delay', '{"runAt":4102444800000}'],
+    ['putting off a slice, for which its run waits', 'PATCH', 'aggregation-slice/any/delay', '{"runAt":4102444800000}'],
     ['changing a job', 'PATCH', 'ingest/any/update-data', '{"jobData":{}}'],
   ])('refuses %s, with the reason', async (_what, method, path, body) => {
     const headers = { 'sec-fetch-site': 'same-origin', ...(body === undefined ? {} : JSON_BODY) };

@@ -54,3 +54,15 @@ it('an array that is written in place for seconds arrives when it is whole', asy
   await sleep(500);
   expect(arrived.length).toBeLessThanOrEqual(2);
 });
+
+it('a file that has left is none, even one whose name looks like bytes that are no UTF-8', async () => {
+  const { folder, arrived, arrive } = await watched();
+  const name = 'vehicles_events_\uFFFD.json';
+  await arrive(name);
+  await vi.waitFor(() => expect(arrived).toContain(name));
+  await sleep(500);
+  arrived.length = 0;
+  await rm(join(folder, name));
+  await sleep(1_000);
+  expect(arrived).toEqual([]);
+});
