@@ -1,7 +1,7 @@
 import { setTimeout as sleep } from 'node:timers/promises';
 import { UsageError } from '../config.ts';
 import { createAggregationWorkers } from '../processors/aggregation.ts';
-import { AGGREGATION_QUEUE, type AggregationResult } from '../queues/aggregation.ts';
+import type { AggregationResult } from '../queues/aggregation.ts';
 import type { Runtime } from '../runtime.ts';
 import { print } from '../terminal.ts';
 import { openForWork } from './connect.ts';
@@ -21,8 +21,9 @@ export async function aggregateNow(runtime: Runtime, options: { rebuild: boolean
     throw new UsageError('Stopped before the run was done; it goes on where a processor runs.');
   });
   stopped.catch(() => undefined);
-  if (await queue.isPaused())
-    log.warn({ queue: AGGREGATION_QUEUE }, 'the queue is paused: resume it in Bull Board, until then this waits');
+  for (const needed of [queue, needs.sliceQueue])
+    if (await needed.isPaused())
+      log.warn({ queue: needed.name }, 'the queue is paused: resume it in Bull Board, until then this may wait');
   const add = () => queue.add('run by hand', { rebuild: options.rebuild });
   let { id = '' } = await add();
   let result: AggregationResult | undefined;

@@ -25,6 +25,8 @@ import { startWorker, type ProcessorNeeds } from './processor.ts';
 const DAYS_AT_ONCE = 32;
 /** Keys, (vehicle, hour), that are held in memory; a slice with more takes them in turns. */
 const KEYS_IN_MEMORY = 50_000;
+/** Attempts of a slice that each have write times of their own; all further ones share those of the last. */
+const ATTEMPTS = 10;
 /** A run with more keys than this is cut into slices that the replicas share. */
 const KEYS_OF_ONE_JOB = 20_000;
 
@@ -55,17 +57,20 @@ async function recompute(store: Store, work: readonly DayHours[], epoch: bigint)
  * Recomputes one shard, some tens of thousands of keys at a time. A vehicle's days are in no other slice, but for some
  * of a rebuild, of which both slices compute the same.
  */
-async function runSlice(slice: AggregationSlice, needs: ProcessorNeeds): Promise<SliceResult> {
+async function runSlice(slice: AggregationSlice, attempt: number, needs: ProcessorNeeds): Promise<SliceResult> {
   const { kind, shard, after, until } = slice;
   const { store } = needs;
   const epoch = BigInt(slice.epoch);
   const total = { epoch: slice.epoch, hours: 0, days: 0 };
   const work = createDayHours();
-  // A day may be in several turns: each writes at a time of its own, or ties would be settled column by column.
+  // A day may be in several turns, and in an attempt before: each writes at a time of its own, or ties would be settled column
+  // by column.
+  const turns = TURNS / BigInt(ATTEMPTS);
+  const first = turns * BigInt(Math.min(attempt, ATTEMPTS) - 1);
   let turn = 0n;
   const flush = async () => {
-    const done = await recompute(store, work.take(), epoch + turn);
-    if (turn < TURNS - 1n) turn += 1n;
+    const done = await recompute(store, work.take(), epoch + first + turn);
+    if (turn < turns - 1n) turn += 1n;
     total.hours += done.hours;
     total.days += done.days;
   };
@@ -86,7 +91,8 @@ async function runSlice(slice: AggregationSlice, needs: ProcessorNeeds): Promise
  */
 export function createAggregationWorkers(needs: ProcessorNeeds): Worker[] {
   const run = (job: RunJob, token = '') => aggregate(job, token, needs);
-  const slice = ({ data }: Job<AggregationSlice>) => runSlice(aggregationSliceSchema.parse(data), needs);
+  const slice = ({ data, attemptsStarted }: Job<AggregationSlice>) =>
+    runSlice(aggregationSliceSchema.parse(data), attemptsStarted, needs);
   return [startWorker(AGGREGATION_QUEUE, run, needs), startWorker(AGGREGATION_SLICE_QUEUE, slice, needs)];
 }
 

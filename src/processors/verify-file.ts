@@ -18,7 +18,7 @@ import {
   type KnownVersion,
   type RejectedRecord,
 } from '../storage/files.ts';
-import { rowProblem, statusProblem } from '../storage/verification.ts';
+import { newestReport, rowProblem, statusProblem } from '../storage/verification.ts';
 import { FileGone, FileProblem, closeDataFile, isSameVersion, openDataFile } from './data-file.ts';
 import type { ProcessorNeeds } from './processor.ts';
 import { readRecords, type Chunk } from './record-reader.ts';
@@ -122,11 +122,14 @@ export function createFileCheck(
     const mend = () =>
       oneByOne(async () => {
         wrongStatuses.delete(vehicle);
-        if ((await statusIs()) !== undefined) await store.insert(expected);
+        if ((await statusIs()) === undefined) return;
+        // The file of a newer report may be gone, or in no sample.
+        const newest = await newestReport(store, expected, timestamp);
+        await store.insert(newest);
         // Somebody deleted or changed it after the report was made, and that wins over the report's own time. With this
         // one, reports that were made before now and come later do not show until the next verification or report.
         const now = BigInt(Math.floor(store.now() * 1000));
-        if ((await statusIs()) !== undefined) await store.insert({ ...expected, timestamp: now });
+        if ((await statusIs()) !== undefined) await store.insert({ ...newest, timestamp: now });
       });
     return { what, problem, mend };
   }

@@ -1,8 +1,8 @@
 import { types } from 'cassandra-driver';
 import type { Row } from '../datasets/dataset.ts';
-import { hourOf, monthOf } from '../datasets/time.ts';
+import { DAY_MS, hourOf, monthOf } from '../datasets/time.ts';
 import type { Store } from './client.ts';
-import { readVersions } from './files.ts';
+import { isLoaded, readVersions } from './files.ts';
 import type { Doubt, StoredDay } from './summaries.ts';
 
 /** Names that are looked up in the ledger together. */
@@ -41,20 +41,48 @@ export async function rowProblem(store: Store, row: Expected): Promise<string | 
   return found === undefined ? 'missing' : difference(found, row);
 }
 
+/** The write time of a report, in µs, by its time in ms and the nanoseconds past it. */
+const microsOf = (ms: number, nanos: unknown) => BigInt(ms) * 1000n + BigInt(Math.floor(Number(nanos) / 1000));
+
 /** What is wrong with a vehicle's newest status, which must not be older than the report that `row` is of, written at `timestamp` (µs). */
 export async function statusProblem(store: Store, row: Expected, timestamp: bigint): Promise<string | undefined> {
   const found = await stored(store, row);
   if (found === undefined) return 'missing';
   const time = Number(found['report_time']);
-  const micros = (nanos: unknown) => BigInt(time) * 1000n + BigInt(Math.floor(Number(nanos) / 1000));
-  const age = micros(found['report_time_nanos']) - timestamp;
+  const age = microsOf(time, found['report_time_nanos']) - timestamp;
   const problem = age === 0n ? difference(found, row) : undefined;
   if (problem === undefined) return age < 0n ? 'older than the newest report' : undefined;
   const query =
     'SELECT report_time_nanos AS nanos FROM vehicle_status_history WHERE vehicle_id = ? AND month = ? AND report_time = ?';
   const reports = (await store.run(query, [found['vehicle_id'], monthOf(time), time])).rows;
   // Of reports within a microsecond, any may have won.
-  return reports.filter((report) => micros(report['nanos']) === timestamp).length > 1 ? undefined : problem;
+  const isOfThen = (report: types.Row) => microsOf(time, report['nanos']) === timestamp;
+  return reports.filter(isOfThen).length > 1 ? undefined : problem;
+}
+
+/**
+ * What is to be a vehicle's newest status: the report that `row` is of, written at `timestamp` (µs), or a newer one of the
+ * history, which is looked through from a day ahead of now back to that.
+ */
+export async function newestReport(store: Store, { table, values }: Expected, timestamp: bigint) {
+  const ofMonth = 'FROM vehicle_status_history WHERE vehicle_id = ? AND month = ?';
+  const vehicle = values['vehicle_id'];
+  const startOf = (month: string) => Date.parse(`${month}-01`);
+  const first = startOf(monthOf(Number(timestamp / 1000n)));
+  let newest = { table, values, timestamp };
+  for (let ms = store.now() + DAY_MS; ms >= first && newest.timestamp === timestamp; ms = startOf(monthOf(ms)) - 1) {
+    const [latest] = (await store.run(`SELECT report_time ${ofMonth} LIMIT 1`, [vehicle, monthOf(ms)])).rows;
+    if (latest === undefined) continue;
+    const time = Number(latest['report_time']);
+    const reports = (await store.run(`SELECT * ${ofMonth} AND report_time = ?`, [vehicle, monthOf(ms), time])).rows;
+    for (const report of reports) {
+      const written = microsOf(time, report['report_time_nanos']);
+      if (written <= newest.timestamp) continue;
+      const columns = Object.keys(values).map((column): [string, unknown] => [column, report[column]]);
+      newest = { table, values: Object.fromEntries(columns), timestamp: written };
+    }
+  }
+  return newest;
 }
 
 /** Status reports of one vehicle and month, a partition. */
@@ -69,10 +97,10 @@ export async function* reportedMonths(store: Store): AsyncGenerator<ReportedMont
   for await (const row of store.rows(query, [])) yield { vehicleId: row['vehicle_id'], month: String(row['month']) };
 }
 
-/** A version of a file (`what` is its name) that rows name, with an hour of such rows; `isGivenUp` if the ledger says so. */
+/** A version of a file (`what` is its name) that rows name, with an hour of such rows; `isGivenUp` where the ledger knows it, and not as loaded. */
 export type StrayFile = Required<Doubt> & { readonly version: string; readonly isGivenUp: boolean };
 
-/** Versions of files that events of a day, or status reports of a month, name and the ledger does not know, or has given up. */
+/** Versions of files that events of a day, or status reports of a month, name and the ledger does not know, or not as loaded. */
 export async function strayFiles(store: Store, partition: StoredDay | ReportedMonth): Promise<StrayFile[]> {
   const hours = new Map<string, number>();
   const givenUp = new Set<string>();
@@ -87,8 +115,8 @@ export async function strayFiles(store: Store, partition: StoredDay | ReportedMo
   const names = [...new Set([...hours.keys()].map(nameOf))];
   for (let start = 0; start < names.length; start += AT_ONCE)
     for (const { name, version, state } of await readVersions(store, ...names.slice(start, start + AT_ONCE)))
-      if (state === 'dead_letter' || state === 'discarded') givenUp.add(`${version} ${name}`);
-      else hours.delete(`${version} ${name}`);
+      if (isLoaded(state)) hours.delete(`${version} ${name}`);
+      else givenUp.add(`${version} ${name}`);
   return [...hours].map(([id, hour]) => {
     return { what: nameOf(id), version: id.slice(0, id.indexOf(' ')), hour, isGivenUp: givenUp.has(id) };
   });

@@ -627,6 +627,40 @@ describe('a run that died between the cutting of its window and the waiting for 
   });
 });
 
+it('a slice that is tried again writes over all that its first attempt wrote, as loads may have ended since', async () => {
+  const own = await openSpace();
+  const runtime = own.runtime();
+  const needs = await openForWork(runtime);
+  const insert = async (second: number, id: string, type: string) => {
+    const columns = 'vehicle_id, day, event_time, event_id, event_time_nanos, event_source, event_type, event_value';
+    const key = `'again', '2026-11-20', '2026-11-20T10:00:0${second}.000Z', '${id}'`;
+    await own.read(`INSERT INTO vehicle_events (${columns}) VALUES (${key}, 0, 'gps', '${type}', '1')`);
+  };
+  await insert(1, 'b', 'speed');
+  await insert(2, 'c', 'zigzag');
+  const claimed = await claimWindow(needs.store, 0);
+  const window = { ...claimed, kind: 'rebuild' as const, epoch: String(claimed.epoch) };
+  const slices = Array.from({ length: SHARDS }, (_, shard) => ({ name: 'slice', data: { ...window, shard } }));
+  const jobs = await needs.sliceQueue.addBulk(slices);
+  const workers = createAggregationWorkers(needs);
+  runtime.shutdown.defer('workers', () => Promise.all(workers.map((worker) => worker.close())));
+  const lastTypes = async (attempt: number) => {
+    await eventually(async () => {
+      const done = await needs.sliceQueue.getCompleted();
+      expect(done.map(({ attemptsStarted }) => attemptsStarted)).toEqual(jobs.map(() => attempt));
+    });
+    const rows = await own.read("SELECT event_count, last_event_type FROM daily_summary WHERE vehicle_id = 'again'");
+    return rows.map((row) => [row['event_count'], row['last_event_type']]);
+  };
+  expect(await lastTypes(1)).toEqual([[2, 'zigzag']]);
+
+  // Every value is less than it was, so that of equal times the old one would win.
+  await own.read("DELETE FROM vehicle_events WHERE vehicle_id = 'again' AND day = '2026-11-20'");
+  await insert(0, 'a', 'arrival');
+  for (const { id = '' } of jobs) await (await needs.sliceQueue.getJob(id))?.retry('completed');
+  expect(await lastTypes(2)).toEqual([[1, 'arrival']]);
+});
+
 it('a run by hand that was removed, as when Redis was emptied, is asked for again', async () => {
   const own = await openSpace();
   const queue = own.queue('aggregation');
@@ -651,6 +685,7 @@ it('a run by hand that is stopped ends with a sentence, and goes on where a proc
   const own = await openSpace();
   const queue = own.queue('aggregation');
   await queue.pause();
+  await own.queue('aggregation-slice').pause();
   const command = own.startRole('aggregate');
   await eventually(async () => expect(await queue.getWaitingCount()).toBe(1));
   await command.stop();
@@ -658,7 +693,8 @@ it('a run by hand that is stopped ends with a sentence, and goes on where a proc
   expect(said.split('\n').filter((line) => line !== '' && !line.startsWith('{'))).toEqual([
     'Stopped before the run was done; it goes on where a processor runs.',
   ]);
-  expect(said).toContain('the queue is paused: resume it in Bull Board');
+  for (const paused of ['aggregation', 'aggregation-slice'])
+    expect(said).toMatch(new RegExp(`"queue":"${paused}".*the queue is paused: resume it in Bull Board`));
   await queue.resume();
   own.startProcessor();
   await eventually(async () => expect(await queue.getCompletedCount()).toBe(1));

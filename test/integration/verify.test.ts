@@ -552,3 +552,36 @@ describe('on a schedule', async () => {
     await Promise.all(roles.map((role) => role.stop()));
   });
 });
+
+it('of a newest status that was lost, the newest report of the history is written again, whose file may be gone', async () => {
+  const own = await openSpace();
+  const reports = ['parked', 'driving', 'charging'].map((name, n) =>
+    status({ vehicle_id: 'lost', status: name, report_time: `2026-1${n === 0 ? 0 : 1}-20T10:00:0${n}.000001` }),
+  );
+  const names = reports.map((_, n) => `vehicles_status_${n}.json`);
+  for (const [n, name] of names.entries()) await own.put(name, [reports[n]]);
+  await settle(own, names);
+  for (const name of names.slice(1)) await rm(join(own.config.DATA_DIR, name));
+  const newest = () => own.read("SELECT * FROM vehicle_status WHERE vehicle_id = 'lost'");
+  const before = await newest();
+  await own.read("DELETE FROM vehicle_status WHERE vehicle_id = 'lost'");
+  expect(await verified(own, { repair: true })).toMatchObject({ differences: 1, mended: 1, failure: '' });
+  expect(await newest()).toEqual(before);
+});
+
+it('rows of a version that was never loaded whole are told of, also when another version of the name has superseded it', async () => {
+  const own = await openSpace();
+  const name = 'vehicles_events_1.json';
+  await own.put(name, [event({ vehicle_id: 'left' })]);
+  await settle(own, [name]);
+  const [first] = await own.ledger();
+  const roles = [own.startWatcher(), own.startProcessor()];
+  await own.put(name, [event({ vehicle_id: 'right' })]);
+  await eventually(async () => expect(await own.ledger()).toHaveLength(2));
+  await own.aggregated();
+  await Promise.all(roles.map((role) => role.stop()));
+  await own.read("UPDATE files SET state = 'superseded' WHERE name = ? AND version = ?", [name, first?.version]);
+  const { examples } = await verified(own);
+  const what = '2026-11-20 of vehicle left: rows of files that the ledger does not call loaded';
+  expect(examples).toEqual([{ what, problem: name, mended: false }]);
+});
