@@ -1,18 +1,29 @@
 import { readdir, readFile } from 'node:fs/promises';
 import { join } from 'node:path';
-import type { Figures, Measurement } from '../measurement.ts';
+import type { Contender, Figures, Measurement } from '../measurement.ts';
 import type { Stores } from '../stores.ts';
 import { openBacklog, providerOf } from './drain.ts';
 
+interface CallFrame {
+  readonly functionName: string;
+  readonly url: string;
+}
 /** What `node --cpu-prof` writes, as far as it is read here; times are in µs. */
 interface CpuProfile {
-  readonly nodes: readonly { readonly id: number; readonly callFrame: { functionName: string; url: string } }[];
+  readonly nodes: readonly { readonly id: number; readonly callFrame: CallFrame }[];
   readonly samples: readonly number[];
   readonly timeDeltas: readonly number[];
 }
 
+/** A function, as called by others, what it allocated itself, in bytes, and those that it called. */
+interface AllocationNode {
+  readonly callFrame: CallFrame;
+  readonly selfSize: number;
+  readonly children: readonly AllocationNode[];
+}
+
 /** Whose code a function is: a package, a folder of src, a part of Node, or what the engine itself does. */
-function ownerOf({ functionName, url }: CpuProfile['nodes'][number]['callFrame']): string {
+function ownerOf({ functionName, url }: CallFrame): string {
   const [, part] = /node_modules\/((?:@[^/]+\/)?[^/]+)/.exec(url) ?? [];
   if (part !== undefined) return part;
   // The sources run with their types stripped, from a folder beside theirs.
@@ -25,7 +36,30 @@ function ownerOf({ functionName, url }: CpuProfile['nodes'][number]['callFrame']
   return functionName.startsWith('(') ? functionName : 'native functions';
 }
 
-async function profileOf(folder: string, records: number): Promise<Figures> {
+/** The largest of what is spent in all, by owner. */
+function figuresOf(spent: ReadonlyMap<string, number>, unit: string, records: number): Figures {
+  const sorted = [...spent].sort(([, a], [, b]) => b - a).slice(0, 16);
+  const all = [...spent.values()].reduce((sum, one) => sum + one, 0);
+  return Object.fromEntries(
+    [['all', all] as const, ...sorted].map(([owner, sum]) => [`${owner}, ${unit}`, sum / records]),
+  );
+}
+
+/** Who allocates how much, whether it is kept or not. */
+async function allocationsOf(folder: string, records: number): Promise<Figures> {
+  const text = await readFile(join(folder, 'allocations.heapprofile'), 'utf8');
+  const { head }: { readonly head: AllocationNode } = JSON.parse(text);
+  const spent = new Map<string, number>();
+  const add = ({ callFrame, selfSize, children }: AllocationNode): void => {
+    spent.set(ownerOf(callFrame), (spent.get(ownerOf(callFrame)) ?? 0) + selfSize);
+    children.forEach(add);
+  };
+  add(head);
+  return figuresOf(spent, 'bytes a record', records);
+}
+
+async function timesOf(space: string, records: number): Promise<Figures> {
+  const folder = join(space, 'profile');
   const names = (await readdir(folder)).filter((name) => name.endsWith('.cpuprofile'));
   const texts = await Promise.all(names.map((name) => readFile(join(folder, name), 'utf8')));
   // The main thread's is by far the largest.
@@ -37,22 +71,29 @@ async function profileOf(folder: string, records: number): Promise<Figures> {
     spent.set(owner, (spent.get(owner) ?? 0) + (profile.timeDeltas[index] ?? 0));
   }
   spent.delete('(idle)');
-  const sorted = [...spent].sort(([, a], [, b]) => b - a).slice(0, 16);
-  return Object.fromEntries(sorted.map(([owner, us]) => [`${owner}, µs a record`, us / records]));
+  return figuresOf(spent, 'µs a record', records);
 }
 
-/** One processor drains a backlog under Node's own sampling profiler. */
-async function profileDrain(stores: Stores, round: number, pairs: number) {
+/** What Node is told to write into the folder of the processor, and how that is read. */
+const PROFILES = {
+  times: { nodeArgs: ['--cpu-prof', '--cpu-prof-dir=profile'], read: timesOf },
+  allocations: {
+    nodeArgs: ['--import', new URL('../sample-allocations.js', import.meta.url).href],
+    read: allocationsOf,
+  },
+};
+
+/** One processor drains a backlog under one of Node's own sampling profilers. */
+async function profileDrain(stores: Stores, kind: keyof typeof PROFILES, round: number, pairs: number) {
   const provider = providerOf(round);
-  const { space, files, replicas, drained } = await openBacklog(stores, { provider, pairs, processors: 1 }, [
-    '--cpu-prof',
-    '--cpu-prof-dir=profile',
-  ]);
+  const { nodeArgs, read } = PROFILES[kind];
+  const backlog = { provider, pairs, processors: 1 };
+  const { space, files, replicas, drained } = await openBacklog(stores, backlog, nodeArgs);
   try {
     await space.ingest.resume();
     await drained();
     await Promise.all(replicas.map((replica) => replica.stop()));
-    return { figures: await profileOf(join(space.folder, 'profile'), files.length * provider.records) };
+    return { figures: await read(space.folder, files.length * provider.records) };
   } finally {
     await space.close();
   }
@@ -60,10 +101,12 @@ async function profileDrain(stores: Stores, round: number, pairs: number) {
 
 export const profile: Measurement = {
   name: 'profile',
-  about: 'where the time of a processor goes: the time of functions themselves, by whose they are (with its start)',
+  about: 'what functions of a processor take themselves, by whose they are: time and memory (with its start)',
   plan: (stores, options) => {
     const pairs = options.quick ? 300 : 2_000;
-    const run = (round: number) => profileDrain(stores, round, pairs);
-    return { contenders: [{ name: 'processor', run }], rounds: Math.min(3, options.rounds) };
+    const contender = (name: keyof typeof PROFILES): Contender => {
+      return { name, run: (round) => profileDrain(stores, name, round, pairs) };
+    };
+    return { contenders: [contender('times'), contender('allocations')], rounds: Math.min(3, options.rounds) };
   },
 };

@@ -71,18 +71,24 @@ interface Field {
   readonly quick: (value: Json, canonical: string) => string | undefined;
 }
 
-/** What a dataset is made of. `fields` are those that it knows beside vehicle and time. */
+/**
+ * What a dataset is made of. `fields` are those that it knows beside vehicle and time; the part of the time that `bucketOf`
+ * gives is, in the column of its name, the partition key with the vehicle.
+ */
 interface DatasetParts extends Omit<Dataset, 'read'> {
   readonly timeField: string;
   readonly idColumn: string;
+  readonly bucketColumn: string;
+  readonly bucketOf: (ms: number) => string;
   readonly fields: Readonly<Record<string, Field>>;
   /** Makes what makes rows of a record; `values` are those of `columns`, in their order. */
   readonly rows: (columns: readonly string[]) => (record: ReadRecord) => TakenRecord;
 }
 
-/** A record that is read: its columns are all fields, nanoseconds, identity, unknown fields and lineage. */
+/** A record that is read: its columns are the bucket, all fields, nanoseconds, identity, unknown fields and lineage. */
 interface ReadRecord {
   readonly vehicleId: string;
+  readonly bucket: string;
   readonly time: Moment;
   readonly id: string;
   readonly values: readonly Value[];
@@ -120,22 +126,27 @@ export const objectText: Field = {
 };
 
 /** Makes one kind of input file: checks schema and time, and derives identity, unknown fields and lineage. */
-export function createDataset({ name, prefix, timeField, idColumn, fields, rows }: DatasetParts): Dataset {
+export function createDataset(parts: DatasetParts): Dataset {
+  const { name, prefix, timeField, idColumn, bucketColumn, bucketOf, fields, rows } = parts;
   const known: Readonly<Record<string, Field>> = { vehicle_id: shortText(1), [timeField]: text, ...fields };
   const names = Object.keys(known);
-  const slots = new Map(Object.entries(known).map(([field, { quick }], index) => [field, { index, quick }]));
+  const columns = [
+    ...[bucketColumn, ...names, `${timeField}_nanos`, idColumn],
+    ...['unknown_fields', 'file_name', 'file_version'],
+  ];
+  const slots = new Map(Object.entries(known).map(([field, { quick }], index) => [field, { index: index + 1, quick }]));
   const schema = z.object(Object.fromEntries(Object.entries(known).map(([field, { schema: one }]) => [field, one])));
-  const columns = [...names, `${timeField}_nanos`, idColumn, 'unknown_fields', 'file_name', 'file_version'];
   const take = rows(columns);
 
-  /** The texts of the known fields, in their order; undefined when it takes the schema to say what is wrong. */
+  /** The texts of the known fields, in their columns; undefined when it takes the schema to say what is wrong. */
   function readQuickly(record: JsonObject, { keys, texts }: CanonicalMembers): Value[] | undefined {
-    const values = Array<Value>(names.length);
+    const values = Array<Value>(columns.length);
     let found = 0;
-    for (const [index, key] of keys.entries()) {
+    for (let at = 0; at < keys.length; at += 1) {
+      const key = keys[at] ?? '';
       const slot = slots.get(key);
       if (slot === undefined) continue;
-      const value = slot.quick(record[key] ?? null, texts[index] ?? '');
+      const value = slot.quick(record[key] ?? null, texts[at] ?? '');
       if (value === undefined) return undefined;
       values[slot.index] = value;
       found += 1;
@@ -145,11 +156,14 @@ export function createDataset({ name, prefix, timeField, idColumn, fields, rows 
 
   function readBySchema(record: JsonObject): Value[] | Rejection {
     const { data, error } = schema.safeParse(record);
-    if (error === undefined) return names.map((field) => data[field]);
+    if (error === undefined) return [undefined, ...names.map((field) => data[field])];
     const { path = [], message = '' } = error.issues[0] ?? {};
     const field = path.join('.');
     return { field, reason: field in record ? message : 'missing' };
   }
+
+  const withoutKnown = (record: JsonObject): JsonObject =>
+    Object.fromEntries(Object.entries(record).filter(([key]) => !slots.has(key)));
 
   return {
     name,
@@ -159,16 +173,19 @@ export function createDataset({ name, prefix, timeField, idColumn, fields, rows 
       const members = canonicalMembers(record);
       const values = readQuickly(record, members) ?? readBySchema(record);
       if (isRejection(values)) return values;
-      const time = parseTime(String(values[1]), sourceTimeZone);
+      const time = parseTime(String(values[2]), sourceTimeZone);
       if (typeof time === 'string') return { field: timeField, reason: time };
       if (isAhead(time.ms, writtenAt))
         return { field: timeField, reason: 'more than a day after its file was written' };
       const id = contentId(joinMembers(members));
-      const hasUnknown = members.keys.length > names.length;
-      const unknown = hasUnknown ? joinMembers(members, (key) => !slots.has(key)) : undefined;
-      values[1] = time.ms;
-      values.push(time.nanos, id, unknown, lineage.name, lineage.version);
-      return take({ vehicleId: String(values[0]), time, id, values });
+      const bucket = bucketOf(time.ms);
+      values[0] = bucket;
+      values[2] = time.ms;
+      const isAllKnown = members.keys.length === names.length;
+      const unknown = isAllKnown ? undefined : canonicalJson(withoutKnown(record));
+      const rest = [time.nanos, id, unknown, lineage.name, lineage.version];
+      for (let at = 0; at < rest.length; at += 1) values[names.length + 1 + at] = rest[at];
+      return take({ vehicleId: String(values[1]), bucket, time, id, values });
     },
   };
 }

@@ -34,9 +34,10 @@ export function isLossless(text: string): boolean {
   return !LONG_NUMBER.test(text);
 }
 
-/** The members of an object, sorted by key as canonical JSON has them: each with its canonical text. */
+/** The members of an object, sorted by key as canonical JSON has them: what comes before each value there, and its text. */
 export interface CanonicalMembers {
   readonly keys: readonly string[];
+  readonly prefixes: readonly string[];
   readonly texts: readonly string[];
 }
 
@@ -44,46 +45,36 @@ export interface CanonicalMembers {
 const REMEMBERED_LAYOUTS = 100;
 const LAYOUT_KEYS = 50;
 const KEY_LENGTH = 100;
-type Layout = { readonly keys: readonly string[]; readonly sorted: readonly string[] };
+type Layout = Omit<CanonicalMembers, 'texts'> & { readonly unsorted: readonly string[] };
 const layouts = new Map<string, Layout>();
-const prefixes = new Map<string, string>();
 
-function sortedKeys(value: JsonObject): readonly string[] {
-  const keys = Object.keys(value);
+function layoutOf(value: JsonObject): Layout {
+  const unsorted = Object.keys(value);
   // The first key and the number of keys mostly tell layouts apart; that all are the same is looked at.
-  const id = `${keys.length} ${keys[0]}`;
-  const known = keys.length <= LAYOUT_KEYS ? layouts.get(id) : undefined;
-  if (known?.keys.every((key, index) => key === keys[index]) === true) return known.sorted;
-  const isSmall = keys.length <= LAYOUT_KEYS && keys.every(({ length }) => length <= KEY_LENGTH);
-  const layout = { keys, sorted: keys.toSorted() };
-  if (isSmall) remember(layouts, id, layout);
-  return layout.sorted;
-}
-
-/** A key as canonical JSON has it before its value. */
-function prefixOf(key: string): string {
-  if (key.length > KEY_LENGTH) return `${canonicalJson(key)}:`;
-  return prefixes.get(key) ?? remember(prefixes, key, `${canonicalJson(key)}:`);
-}
-
-function remember<Value>(known: Map<string, Value>, key: string, value: Value): Value {
-  if (known.size >= REMEMBERED_LAYOUTS) known.clear();
-  known.set(key, value);
-  return value;
+  const id = `${unsorted.length} ${unsorted[0]}`;
+  const known = unsorted.length <= LAYOUT_KEYS ? layouts.get(id) : undefined;
+  if (known?.unsorted.every((key, index) => key === unsorted[index]) === true) return known;
+  const keys = unsorted.toSorted();
+  const prefixes = keys.map((key, index) => `${index === 0 ? '{' : ','}${canonicalJson(key)}:`);
+  const layout = { unsorted, keys, prefixes };
+  if (keys.length > LAYOUT_KEYS || keys.some(({ length }) => length > KEY_LENGTH)) return layout;
+  if (layouts.size >= REMEMBERED_LAYOUTS) layouts.clear();
+  layouts.set(id, layout);
+  return layout;
 }
 
 /** As `canonicalJson` for each member of an object. */
 export function canonicalMembers(value: JsonObject, depth = 0): CanonicalMembers {
-  const keys = sortedKeys(value);
-  return { keys, texts: keys.map((key) => canonicalJson(value[key] ?? null, depth + 1)) };
+  const { keys, prefixes } = layoutOf(value);
+  return { keys, prefixes, texts: keys.map((key) => canonicalJson(value[key] ?? null, depth + 1)) };
 }
 
-/** The canonical text of an object with these members, or with those of them that are `wanted`. */
-export function joinMembers({ keys, texts }: CanonicalMembers, wanted?: (key: string) => boolean): string {
-  let joined = '{';
-  for (const [index, key] of keys.entries())
-    if (wanted?.(key) !== false) joined += (joined.length === 1 ? '' : ',') + prefixOf(key) + (texts[index] ?? '');
-  return joined + '}';
+/** The canonical text of the object with these members. */
+export function joinMembers({ prefixes, texts }: CanonicalMembers): string {
+  let joined = '';
+  // By index here, and where else it is for each record: to go through entries allocates more than all that is done with them.
+  for (let at = 0; at < texts.length; at += 1) joined += `${prefixes[at]}${texts[at]}`;
+  return joined === '' ? '{}' : `${joined}}`;
 }
 
 /**

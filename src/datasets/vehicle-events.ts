@@ -7,17 +7,13 @@ export const vehicleEvents = createDataset({
   prefix: 'vehicles_events_',
   timeField: 'event_time',
   idColumn: 'event_id',
+  bucketColumn: 'day',
+  bucketOf: dayOf,
   fields: { event_source: text, event_type: shortText(0), event_value: scalarText, event_extra_data: objectText },
-  rows: (own) => {
-    const columns = ['day', ...own];
-    return ({ vehicleId, time, id, values }) => {
-      const day = dayOf(time.ms);
-      return {
-        rows: [
-          { table: 'vehicle_events', partition: `${day} ${vehicleId}`, key: id, columns, values: [day, ...values] },
-        ],
-        touched: { vehicleId, hour: hourOf(time.ms) },
-      };
-    };
-  },
+  rows:
+    (columns) =>
+    ({ vehicleId, bucket, time, id, values }) => ({
+      rows: [{ table: 'vehicle_events', partition: `${bucket} ${vehicleId}`, key: id, columns, values }],
+      touched: { vehicleId, hour: hourOf(time.ms) },
+    }),
 });

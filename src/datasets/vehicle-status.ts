@@ -7,24 +7,19 @@ export const vehicleStatus = createDataset({
   prefix: 'vehicles_status_',
   timeField: 'report_time',
   idColumn: 'status_id',
+  bucketColumn: 'month',
+  bucketOf: monthOf,
   fields: { status_source: text, status: scalarText },
-  rows: (own) => {
-    const columns = ['month', ...own];
-    return ({ vehicleId, time, id, values }) => {
-      const month = monthOf(time.ms);
+  rows: (columns) => {
+    const own = columns.slice(1);
+    return ({ vehicleId, bucket, time, id, values }) => {
       // Emptied, not unset: else an older report's unknown fields would shine through a newer one without any.
-      const newest = values.map((value) => value ?? null);
+      const newest = own.map((_, at) => values[at + 1] ?? null);
       const timestamp = BigInt(time.ms) * 1000n + BigInt(Math.floor(time.nanos / 1000));
       const rank = `${String(time.nanos).padStart(6, '0')} ${id}`;
       return {
         rows: [
-          {
-            table: 'vehicle_status_history',
-            partition: `${month} ${vehicleId}`,
-            key: id,
-            columns,
-            values: [month, ...values],
-          },
+          { table: 'vehicle_status_history', partition: `${bucket} ${vehicleId}`, key: id, columns, values },
           { table: 'vehicle_status', partition: vehicleId, key: '', columns: own, values: newest, timestamp, rank },
         ],
       };

@@ -5,6 +5,7 @@ import type { Logger } from 'pino';
 import { UsageError, type Config } from '../config.ts';
 import type { Row } from '../datasets/dataset.ts';
 import { createClient } from './driver.ts';
+import { batchQuery, insertQuery, parametersOf } from './statements.ts';
 
 /** Requests of one process under way at once. A connection refuses more than 2,048; far fewer keep Cassandra busy. */
 const MAX_IN_FLIGHT = 256;
@@ -67,26 +68,6 @@ function contactPoints({ CASSANDRA_CONTACT_POINTS: hosts, LOCAL_DIR }: Config): 
   );
 }
 
-function insertQuery(table: string, columns: readonly string[], isTimed: boolean): string {
-  const using = isTimed ? ' USING TIMESTAMP ?' : '';
-  return `INSERT INTO ${table} (${columns.join(', ')}) VALUES (${columns.map(() => '?').join(', ')})${using}`;
-}
-
-/**
- * The statements that insert so many rows of a kind, by the list of their columns, which all rows of a kind of file share.
- * As one statement, a batch costs the driver a third less than one that is put together from as many.
- */
-const batchStatements = new WeakMap<readonly string[], string[]>();
-
-function batchQuery({ table, columns, timestamp }: Row, rows: number): string {
-  const known = batchStatements.get(columns) ?? [];
-  batchStatements.set(columns, known);
-  const insert = () => insertQuery(table, columns, timestamp !== undefined);
-  return (known[rows] ??= rows === 1 ? insert() : `BEGIN UNLOGGED BATCH ${`${insert()}; `.repeat(rows)}APPLY BATCH`);
-}
-
-const valuesOf = ({ values, timestamp }: Row) => (timestamp === undefined ? values : [...values, timestamp]);
-
 /**
  * Connects to Cassandra; `keyspace` is '' where it may not exist yet.
  *
@@ -136,12 +117,10 @@ export async function connectStore(config: Config, log: Logger, keyspace = confi
     insertRows: async (rows: readonly Row[]): Promise<void> => {
       const [first] = rows;
       if (first !== undefined && rows.every(({ columns }) => columns === first.columns)) {
-        const parameters: unknown[] = [];
-        for (const row of rows) parameters.push(...valuesOf(row));
-        await client.execute(batchQuery(first, rows.length), parameters);
+        await client.execute(batchQuery(first, rows.length), parametersOf(rows));
         return;
       }
-      const queries = rows.map((row) => ({ query: batchQuery(row, 1), params: valuesOf(row) }));
+      const queries = rows.map((row) => ({ query: batchQuery(row, 1), params: parametersOf([row]) }));
       await client.batch(queries, { logged: false, prepare: true });
     },
     /** Runs a lightweight transaction, which is never retried. Resolves to whether it was applied. */
@@ -149,7 +128,7 @@ export async function connectStore(config: Config, log: Logger, keyspace = confi
       (await run(query, parameters, { isIdempotent: false })).wasApplied(),
     /** Inserts a row that has no write time unless there is one of its key, as `runIf`. */
     insertIfNew: async (row: Row): Promise<boolean> =>
-      (await run(`${batchQuery(row, 1)} IF NOT EXISTS`, valuesOf(row), { isIdempotent: false })).wasApplied(),
+      (await run(`${batchQuery(row, 1)} IF NOT EXISTS`, parametersOf([row]), { isIdempotent: false })).wasApplied(),
     /** Reads all pages of a query, one page in memory. */
     rows: async function* (query: string, parameters: readonly unknown[], pageSize?: number): AsyncIterable<types.Row> {
       yield* await run(query, parameters, { fetchSize: pageSize });
