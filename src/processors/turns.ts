@@ -14,6 +14,8 @@ const LARGE_AT_ONCE = 12;
 /** What large files take of the places of a process, INGEST_CONCURRENCY, for longer than a moment. */
 const LARGE_SHARE = 0.75;
 const LARGE_WAIT_MS = 2_000;
+/** For so long large files wait for one that is to be loaded alone, which may be put back to other processors meanwhile. */
+const ALONE_WAIT_MS = 30_000;
 /** What a file of the backlog takes at least while files arrive: 21 of them leave some units to these. */
 const UNITS_BESIDE_ARRIVALS = 12;
 /** While no file has arrived for so long, none is expected. */
@@ -41,10 +43,16 @@ export function createTurns(
   { config, ingestQueue }: Pick<ProcessorNeeds, 'config' | 'ingestQueue'>,
   isClosing: () => boolean,
 ) {
-  const room = new Semaphore(UNITS_AT_ONCE);
+  const forArrivals = new NotNow('its place is for a file that arrives');
+  const largeAlone = new NotNow('a large file that may have ended its processor is loaded alone');
+  const soonAlone = new NotNow('a file that may have ended its processor is to be loaded alone');
+  const room = new Semaphore(UNITS_AT_ONCE, largeAlone);
   const suspects = new Mutex(new NotNow('another file that may have ended its processor is loaded first'));
   let isLargeSuspected = false;
-  const large = new Semaphore(LARGE_AT_ONCE);
+  let isLargeAlone = false;
+  /** When a file that is to be loaded alone was last put back, as large ones were under way. */
+  let aloneWanted = -Infinity;
+  const large = new Semaphore(LARGE_AT_ONCE, soonAlone);
   const largeForAWhile = withTimeout(large, LARGE_WAIT_MS, new NotNow('as many large files wait as may'));
   let largeFiles = 0;
   let lastArrival = -Infinity;
@@ -65,9 +73,9 @@ export function createTurns(
 
   function whenThereIsRoom<T>(units: number, start: () => Promise<T>): Promise<T> {
     return new Promise((resolve, reject) => {
-      const giveUp = () => {
+      const giveUp = (reason = forArrivals) => {
         idle.delete(giveUp);
-        reject(new NotNow('its place is for a file that arrives'));
+        reject(reason);
       };
       idle.add(giveUp);
       void makePlaces();
@@ -75,12 +83,13 @@ export function createTurns(
       const startIfIdle = async () => {
         if (idle.delete(giveUp)) await start().then(resolve, reject);
       };
-      void room.runExclusive(startIfIdle, units, LATER);
+      room.runExclusive(startIfIdle, units, LATER).catch(() => giveUp(largeAlone));
     });
   }
 
   /** Large files wait for each other, but only for a while where they have most of the places of this process already. */
   async function largeInTurn<T>(start: () => Promise<T>, priority: number): Promise<T> {
+    if (performance.now() - aloneWanted < ALONE_WAIT_MS) throw soonAlone;
     const turns = largeFiles < config.INGEST_CONCURRENCY * LARGE_SHARE ? large : largeForAWhile;
     largeFiles += 1;
     try {
@@ -95,6 +104,7 @@ export function createTurns(
     filesArrive,
     inTurn: async <T>(file: IngestJob, isArrival: boolean, start: () => Promise<T>): Promise<T> => {
       if (isArrival) lastArrival = performance.now();
+      if (isLargeAlone) throw largeAlone;
       const units = unitsOf(file);
       if (units === MAX_UNITS) return largeInTurn(start, isArrival ? FIRST : LATER);
       if (isArrival) return room.runExclusive(start, units, FIRST);
@@ -102,23 +112,35 @@ export function createTurns(
     },
     /**
      * A file whose processor died. Perhaps it was this file that ended it, so one such file is loaded at a time, and only what
-     * happens then is held against it; once something was, it is loaded alone. While it is a large one, further ones are put
-     * back, so that they keep no places from others.
+     * happens then is held against it; once something was, it is loaded alone. None keeps places from others for minutes: what
+     * would wait for a large one is put back, further suspects, too, and so is one that is to be alone beside large ones, for
+     * which no further ones are begun.
      */
     suspectInTurn: async <T>(file: IngestJob, isArrival: boolean, start: () => Promise<T>): Promise<T> => {
       if (isArrival) lastArrival = performance.now();
       const units = unitsOf(file);
-      const share = (file.crashes ?? 0) > 0 ? UNITS_AT_ONCE : units;
-      const startAlone = async () => {
+      const isAlone = (file.crashes ?? 0) > 0;
+      const startFirst = async () => {
+        isLargeAlone = isAlone && isLargeSuspected;
+        if (isLargeAlone) room.cancel();
+        return await start();
+      };
+      const startAsSuspect = async () => {
+        if (isAlone && large.getValue() < LARGE_AT_ONCE) {
+          aloneWanted = performance.now();
+          large.cancel();
+          throw new NotNow('it is to be loaded alone, once no large file is under way');
+        }
+        if (isAlone) aloneWanted = -Infinity;
         isLargeSuspected = units === MAX_UNITS;
         if (isLargeSuspected) suspects.cancel();
         try {
-          return await room.runExclusive(start, share, FIRST);
+          return await room.runExclusive(startFirst, isAlone ? UNITS_AT_ONCE : units, FIRST);
         } finally {
-          isLargeSuspected = false;
+          isLargeSuspected = isLargeAlone = false;
         }
       };
-      const turn = suspects.runExclusive(startAlone, -units);
+      const turn = suspects.runExclusive(startAsSuspect, -units);
       if (isLargeSuspected) suspects.cancel();
       return await turn;
     },

@@ -97,10 +97,13 @@ export async function* reportedMonths(store: Store): AsyncGenerator<ReportedMont
   for await (const row of store.rows(query, [])) yield { vehicleId: row['vehicle_id'], month: String(row['month']) };
 }
 
-/** A version of a file (`what` is its name) that rows name, with an hour of such rows; `isGivenUp` where the ledger knows it, and not as loaded. */
+/**
+ * A version of a file (`what` is its name) that rows name, with an hour of such rows; `isGivenUp` where the ledger knows it,
+ * and not as loaded.
+ */
 export type StrayFile = Required<Doubt> & { readonly version: string; readonly isGivenUp: boolean };
 
-/** Versions of files that events of a day, or status reports of a month, name and the ledger does not know, or not as loaded. */
+/** Versions of files that events of a day, or status reports of a month, name and the ledger does not call loaded. */
 export async function strayFiles(store: Store, partition: StoredDay | ReportedMonth): Promise<StrayFile[]> {
   const hours = new Map<string, number>();
   const givenUp = new Set<string>();
