@@ -1,6 +1,6 @@
 import { once } from 'node:events';
-import { createWriteStream } from 'node:fs';
-import { mkdir, readFile, rm, writeFile } from 'node:fs/promises';
+import { createWriteStream, writeFileSync } from 'node:fs';
+import { mkdir, readFile, rm } from 'node:fs/promises';
 import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { execa } from 'execa';
@@ -40,6 +40,7 @@ export async function startServer(name: string, command: string[], ready: string
   await endLeftover(name, directory);
   const output = createWriteStream(consoleFile);
   await once(output, 'open');
+  const ownerCommand = await commandLine(process.pid);
   const [file = '', ...args] = command;
   const child = execa(file, args, {
     cwd: directory,
@@ -63,8 +64,8 @@ export async function startServer(name: string, command: string[], ready: string
   };
 
   try {
-    const ownerCommand = await commandLine(process.pid);
-    await writeFile(record, JSON.stringify({ pid, port, owner: process.pid, ownerCommand }));
+    // Before anything else is done: what a start that is killed leaves running is found by this.
+    writeFileSync(record, JSON.stringify({ pid, port, owner: process.pid, ownerCommand }));
     for (let said = ''; !said.includes(ready); said = await readFile(consoleFile, 'utf8')) {
       signal?.throwIfAborted();
       if (child.exitCode !== null || child.signalCode !== null) {
