@@ -51,7 +51,8 @@ async function allocationsOf(folder: string, records: number): Promise<Figures> 
   const { head }: { readonly head: AllocationNode } = JSON.parse(text);
   const spent = new Map<string, number>();
   const add = ({ callFrame, selfSize, children }: AllocationNode): void => {
-    spent.set(ownerOf(callFrame), (spent.get(ownerOf(callFrame)) ?? 0) + selfSize);
+    const owner = ownerOf(callFrame);
+    spent.set(owner, (spent.get(owner) ?? 0) + selfSize);
     children.forEach(add);
   };
   add(head);

@@ -1,5 +1,6 @@
 import { hash } from 'node:crypto';
 import { compareNumber, isLosslessNumber, LosslessNumber, parse as parseLossless } from 'lossless-json';
+import { remember } from './remember.ts';
 
 /** A JSON value as it was sent: a number that a double cannot hold keeps its digits in a LosslessNumber. */
 export type Json = null | boolean | number | string | LosslessNumber | Json[] | JsonObject;
@@ -58,9 +59,7 @@ function layoutOf(value: JsonObject): Layout {
   const prefixes = keys.map((key, index) => `${index === 0 ? '{' : ','}${canonicalJson(key)}:`);
   const layout = { unsorted, keys, prefixes };
   if (keys.length > LAYOUT_KEYS || keys.some(({ length }) => length > KEY_LENGTH)) return layout;
-  if (layouts.size >= REMEMBERED_LAYOUTS) layouts.clear();
-  layouts.set(id, layout);
-  return layout;
+  return remember(layouts, id, layout, REMEMBERED_LAYOUTS);
 }
 
 /** As `canonicalJson` for each member of an object. */

@@ -1,3 +1,5 @@
+import { remember } from './remember.ts';
+
 /** A moment at the precision that the provider sent: whole ms since the epoch, and 0 to 999,999 ns past them. */
 export interface Moment {
   readonly ms: number;
@@ -66,24 +68,20 @@ const REMEMBERED_DAYS = 10_000;
 const midnights = new Map<string, number>();
 const days = new Map<number, string>();
 
-function remember<Key, Value>(known: Map<Key, Value>, key: Key, value: Value): Value {
-  if (known.size >= REMEMBERED_DAYS) known.clear();
-  known.set(key, value);
-  return value;
-}
-
 /** The start of a `YYYY-MM-DD` in UTC, in ms since the epoch; NaN for a day that no calendar has. */
 function midnightOf(day: string): number {
   const known = midnights.get(day);
   if (known !== undefined) return known;
   const midnight = Date.parse(day);
-  return remember(midnights, day, !Number.isNaN(midnight) && dayOf(midnight) === day ? midnight : NaN);
+  const isDay = !Number.isNaN(midnight) && dayOf(midnight) === day;
+  return remember(midnights, day, isDay ? midnight : NaN, REMEMBERED_DAYS);
 }
 
 /** The UTC day of a time in ms since the epoch, as `YYYY-MM-DD`. */
 export function dayOf(ms: number): string {
   const number = Math.floor(ms / DAY_MS);
-  return days.get(number) ?? remember(days, number, new Date(number * DAY_MS).toISOString().slice(0, 10));
+  const known = days.get(number);
+  return known ?? remember(days, number, new Date(number * DAY_MS).toISOString().slice(0, 10), REMEMBERED_DAYS);
 }
 /** The UTC month, as `YYYY-MM`. */
 export const monthOf = (ms: number) => dayOf(ms).slice(0, 7);
@@ -91,3 +89,5 @@ export const monthOf = (ms: number) => dayOf(ms).slice(0, 7);
 export const hourOf = (ms: number) => Math.floor(ms / HOUR_MS) * HOUR_MS;
 /** Negative when `a` is before `b`, 0 when they are the same nanosecond. */
 export const compareMoments = (a: Moment, b: Moment) => a.ms - b.ms || a.nanos - b.nanos;
+/** The µs since the epoch, as far as they are over. */
+export const microsOf = ({ ms, nanos }: Moment) => BigInt(ms) * 1000n + BigInt(Math.floor(nanos / 1000));

@@ -1,5 +1,5 @@
 import { createDataset, scalarText, text } from './dataset.ts';
-import { monthOf } from './time.ts';
+import { microsOf, monthOf } from './time.ts';
 
 /** How vehicles are: `vehicles_status_*.json`, every report in the history and the newest one of each vehicle. */
 export const vehicleStatus = createDataset({
@@ -15,7 +15,7 @@ export const vehicleStatus = createDataset({
     return ({ vehicleId, bucket, time, id, values }) => {
       // Emptied, not unset: else an older report's unknown fields would shine through a newer one without any.
       const newest = own.map((_, at) => values[at + 1] ?? null);
-      const timestamp = BigInt(time.ms) * 1000n + BigInt(Math.floor(time.nanos / 1000));
+      const timestamp = microsOf(time);
       const rank = `${String(time.nanos).padStart(6, '0')} ${id}`;
       return {
         rows: [

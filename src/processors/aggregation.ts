@@ -66,11 +66,11 @@ async function runSlice(slice: AggregationSlice, attempt: number, needs: Process
   // A day may be in several turns, and in an attempt before: each writes at a time of its own, or ties would be settled column
   // by column.
   const turns = TURNS / BigInt(ATTEMPTS);
-  const first = turns * BigInt(Math.min(attempt, ATTEMPTS) - 1);
-  let turn = 0n;
+  let turn = turns * BigInt(Math.min(attempt, ATTEMPTS) - 1);
+  const last = turn + turns - 1n;
   const flush = async () => {
-    const done = await recompute(store, work.take(), epoch + first + turn);
-    if (turn < turns - 1n) turn += 1n;
+    const done = await recompute(store, work.take(), epoch + turn);
+    if (turn < last) turn += 1n;
     total.hours += done.hours;
     total.days += done.days;
   };

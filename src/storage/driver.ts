@@ -31,8 +31,8 @@ export function createClient(options: ClientOptions): Client {
   const find = metadata.getPreparedInfo.bind(metadata);
   const found = new Map<string, object>();
   metadata.getPreparedInfo = (keyspace, query) => {
-    const info = found.get(query) ?? find(keyspace, query);
-    found.set(query, info);
+    let info = found.get(query);
+    if (info === undefined) found.set(query, (info = find(keyspace, query)));
     return info;
   };
   return client;

@@ -1,5 +1,6 @@
 import { types } from 'cassandra-driver';
 import type { Row } from '../datasets/dataset.ts';
+import { remember } from '../datasets/remember.ts';
 
 /** The statement that inserts one row; `isTimed` where the last parameter is its write time, in µs. */
 export function insertQuery(table: string, columns: readonly string[], isTimed: boolean): string {
@@ -42,12 +43,8 @@ const REMEMBERED_LENGTH = 256;
 function remembering(encode: (text: string) => Buffer) {
   const known = new Map<string, Buffer>();
   return (text: string): Buffer => {
-    const before = known.get(text);
-    if (before !== undefined || text.length > REMEMBERED_LENGTH) return before ?? encode(text);
-    if (known.size >= REMEMBERED_TEXTS) known.clear();
-    const bytes = encode(text);
-    known.set(text, bytes);
-    return bytes;
+    if (text.length > REMEMBERED_LENGTH) return encode(text);
+    return known.get(text) ?? remember(known, text, encode(text), REMEMBERED_TEXTS);
   };
 }
 

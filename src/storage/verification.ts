@@ -1,6 +1,6 @@
 import { types } from 'cassandra-driver';
 import type { Row } from '../datasets/dataset.ts';
-import { DAY_MS, hourOf, monthOf } from '../datasets/time.ts';
+import { DAY_MS, hourOf, microsOf, monthOf } from '../datasets/time.ts';
 import type { Store } from './client.ts';
 import { isLoaded, readVersions } from './files.ts';
 import type { Doubt, StoredDay } from './summaries.ts';
@@ -41,23 +41,27 @@ export async function rowProblem(store: Store, row: Expected): Promise<string | 
   return found === undefined ? 'missing' : difference(found, row);
 }
 
-/** The write time of a report, in µs, by its time in ms and the nanoseconds past it. */
-const microsOf = (ms: number, nanos: unknown) => BigInt(ms) * 1000n + BigInt(Math.floor(Number(nanos) / 1000));
+/** The write time of a stored report, in µs. */
+const writtenAt = (report: types.Row) =>
+  microsOf({ ms: Number(report['report_time']), nanos: Number(report['report_time_nanos']) });
+
+const OF_MONTH = 'FROM vehicle_status_history WHERE vehicle_id = ? AND month = ?';
+
+/** A vehicle's reports of one ms. */
+async function reportsAt(store: Store, vehicle: unknown, ms: number): Promise<types.Row[]> {
+  return (await store.run(`SELECT * ${OF_MONTH} AND report_time = ?`, [vehicle, monthOf(ms), ms])).rows;
+}
 
 /** What is wrong with a vehicle's newest status, which must not be older than the report that `row` is of, written at `timestamp` (µs). */
 export async function statusProblem(store: Store, row: Expected, timestamp: bigint): Promise<string | undefined> {
   const found = await stored(store, row);
   if (found === undefined) return 'missing';
-  const time = Number(found['report_time']);
-  const age = microsOf(time, found['report_time_nanos']) - timestamp;
+  const age = writtenAt(found) - timestamp;
   const problem = age === 0n ? difference(found, row) : undefined;
   if (problem === undefined) return age < 0n ? 'older than the newest report' : undefined;
-  const query =
-    'SELECT report_time_nanos AS nanos FROM vehicle_status_history WHERE vehicle_id = ? AND month = ? AND report_time = ?';
-  const reports = (await store.run(query, [found['vehicle_id'], monthOf(time), time])).rows;
+  const reports = await reportsAt(store, found['vehicle_id'], Number(found['report_time']));
   // Of reports within a microsecond, any may have won.
-  const isOfThen = (report: types.Row) => microsOf(time, report['nanos']) === timestamp;
-  return reports.filter(isOfThen).length > 1 ? undefined : problem;
+  return reports.filter((report) => writtenAt(report) === timestamp).length > 1 ? undefined : problem;
 }
 
 /**
@@ -65,21 +69,17 @@ export async function statusProblem(store: Store, row: Expected, timestamp: bigi
  * history, which is looked through from a day ahead of now back to that.
  */
 export async function newestReport(store: Store, { table, values }: Expected, timestamp: bigint) {
-  const ofMonth = 'FROM vehicle_status_history WHERE vehicle_id = ? AND month = ?';
   const vehicle = values['vehicle_id'];
   const startOf = (month: string) => Date.parse(`${month}-01`);
   const first = startOf(monthOf(Number(timestamp / 1000n)));
   let newest = { table, values, timestamp };
   for (let ms = store.now() + DAY_MS; ms >= first && newest.timestamp === timestamp; ms = startOf(monthOf(ms)) - 1) {
-    const [latest] = (await store.run(`SELECT report_time ${ofMonth} LIMIT 1`, [vehicle, monthOf(ms)])).rows;
+    const [latest] = (await store.run(`SELECT report_time ${OF_MONTH} LIMIT 1`, [vehicle, monthOf(ms)])).rows;
     if (latest === undefined) continue;
-    const time = Number(latest['report_time']);
-    const reports = (await store.run(`SELECT * ${ofMonth} AND report_time = ?`, [vehicle, monthOf(ms), time])).rows;
-    for (const report of reports) {
-      const written = microsOf(time, report['report_time_nanos']);
-      if (written <= newest.timestamp) continue;
+    for (const report of await reportsAt(store, vehicle, Number(latest['report_time']))) {
+      if (writtenAt(report) <= newest.timestamp) continue;
       const columns = Object.keys(values).map((column): [string, unknown] => [column, report[column]]);
-      newest = { table, values: Object.fromEntries(columns), timestamp: written };
+      newest = { table, values: Object.fromEntries(columns), timestamp: writtenAt(report) };
     }
   }
   return newest;
