@@ -85,21 +85,34 @@ export function placesOf({ name, version }: FileVersion): readonly [string, stri
   return [name, archived, `${archived}.${version}`];
 }
 
-/** Every file of the data folder and of the archive. */
-export async function* allFiles(dataDir: string, onUnread?: OnUnread): AsyncGenerator<StoredFile> {
-  let seen = 0;
-  for (const name of namesBelow(dataDir, '', onUnread)) {
-    if ((seen += 1) % NAMES_A_TURN === 0) await breathe();
-    yield { name, path: name };
-  }
+function* storedFiles(dataDir: string, onUnread?: OnUnread): Generator<StoredFile> {
+  for (const name of namesBelow(dataDir, '', onUnread)) yield { name, path: name };
   const isFilled = (path: string) => basename(path) !== LOST_AND_FOUND;
   for (const found of pathsBelow(dataDir, ARCHIVE_FOLDER, isFilled, onUnread)) {
-    if ((seen += 1) % NAMES_A_TURN === 0) await breathe();
     const path = found.split(sep).join('/');
     const archived = path.slice(ARCHIVE_FOLDER.length + 1);
     const [, name = archived, version] = /^(.+\.jsonl?(?:\.gz)?)\.(\d+--?\d+)$/s.exec(archived) ?? [];
     if (datasetOf(name) !== undefined) yield { name, path, ...(version !== undefined && { version }) };
   }
+}
+
+/** Every file of the data folder and of the archive. */
+export async function* allFiles(dataDir: string, onUnread?: OnUnread): AsyncGenerator<StoredFile> {
+  let seen = 0;
+  for (const file of storedFiles(dataDir, onUnread)) {
+    if ((seen += 1) % NAMES_A_TURN === 0) await breathe();
+    yield file;
+  }
+}
+
+/** How many files there are, as far as it is worth to go on. */
+export async function countFiles(dataDir: string, goesOn = () => true): Promise<number> {
+  let count = 0;
+  for await (const _file of allFiles(dataDir)) {
+    if (!goesOn()) break;
+    count += 1;
+  }
+  return count;
 }
 
 /** Stands in a name for bytes that are no UTF-8; under such a name nothing can be found. */

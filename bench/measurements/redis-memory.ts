@@ -1,6 +1,7 @@
 import { pino } from 'pino';
-import { createIngestQueue, enqueueFiles } from '../../src/queues/ingest.ts';
-import { connectQueues } from '../../src/queues/redis.ts';
+import { enqueueFiles } from '../../src/queues/ingest.ts';
+import { openQueues } from '../../src/queues/open.ts';
+import { createShutdown } from '../../src/runtime.ts';
 import type { Measurement } from '../measurement.ts';
 import { createProvider } from '../provider.ts';
 import { openSpace } from '../space.ts';
@@ -16,8 +17,9 @@ export const redisMemory: Measurement = {
     const files = quick ? 20_000 : 100_000;
     const run = async (round: number) => {
       const space = await openSpace(stores);
-      const queues = await connectQueues(space.config, pino({ level: 'silent' }));
-      const ingestQueue = createIngestQueue(queues, space.config.INGEST_ATTEMPTS);
+      const log = pino({ level: 'silent' });
+      const shutdown = createShutdown(log);
+      const { ingestQueue } = await openQueues({ config: space.config, log, shutdown });
       const used = async () => Number(/used_memory:(\d+)/.exec(await space.redis.info('memory'))?.[1]);
       try {
         const provider = createProvider(providerOf(round, { records: 0 }));
@@ -37,8 +39,7 @@ export const redisMemory: Measurement = {
         if (waiting !== files) throw new Error(`${waiting} files are queued, not ${files}`);
         return { figures: { 'a queued file, bytes of Redis': ((await used()) - before) / files } };
       } finally {
-        await ingestQueue.close();
-        queues.close();
+        await shutdown.release();
         await space.close();
       }
     };

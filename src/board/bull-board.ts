@@ -3,7 +3,7 @@ import { BullMQAdapter } from '@bull-board/api/bullMQAdapter';
 import type { BeforeHookResult, HookContext } from '@bull-board/api/typings/app';
 import { ExpressAdapter } from '@bull-board/express';
 import { Router, type Express, type RequestHandler } from 'express';
-import { deadLetterJobSchema } from '../queues/dead-letter.ts';
+import { deadLetterJobSchema, letterPages } from '../queues/dead-letter.ts';
 import { versionOf } from '../queues/ingest.ts';
 import { discardDeadLetter } from '../storage/files.ts';
 import type { SnapshotNeeds } from './snapshot.ts';
@@ -64,19 +64,13 @@ async function beforeAction({ method, route, request }: HookContext, needs: Snap
   const refusal = REFUSALS.find(([pattern]) => pattern.test(action));
   if (refusal !== undefined) return { allow: false, status: 403, message: refusal[1] };
   needs.log.info({ action, job: jobId }, 'action in bull board');
-  if (action === 'dead-letter clean/failed') await discardAll(needs);
+  if (action === 'dead-letter clean/failed')
+    // Also those of the last five seconds, which Bull Board leaves until Clean is pressed again.
+    for await (const page of letterPages(needs.deadLetterQueue))
+      await Promise.all(page.map(({ data }) => discard(needs, data)));
   if (action !== 'dead-letter :jobId/clean') return;
   const letter = await needs.deadLetterQueue.getJob(String(jobId));
   await discard(needs, letter?.data);
-}
-
-/** All of them, also those of the last five seconds, which Bull Board leaves until Clean is pressed again. */
-async function discardAll(needs: SnapshotNeeds): Promise<void> {
-  for (let start = 0, found = 1; found > 0; start += found) {
-    const letters = await needs.deadLetterQueue.getFailed(start, start + 499);
-    await Promise.all(letters.map(({ data }) => discard(needs, data)));
-    found = letters.length;
-  }
 }
 
 async function discard({ store }: SnapshotNeeds, letter: unknown): Promise<void> {

@@ -1,6 +1,5 @@
 import { collectDefaultMetrics, Registry } from 'prom-client';
 import { readCounters } from '../queues/counters.ts';
-import { allQueues } from '../queues/open.ts';
 import { boundedRead, type Snapshot, type SnapshotNeeds } from './snapshot.ts';
 
 /** What the pipeline's own metrics are, without their prefix. */
@@ -37,7 +36,7 @@ export function createMetrics(
   const registry = new Registry();
   collectDefaultMetrics({ register: registry });
   const readQueues = boundedRead(log, async () => {
-    const texts = await Promise.all(allQueues(needs).map((queue) => queue.exportPrometheusMetrics()));
+    const texts = await Promise.all(needs.allQueues.map((queue) => queue.exportPrometheusMetrics()));
     return [...texts, ...[...(await readCounters(queues))].map(sampleText)];
   });
   return async () => {

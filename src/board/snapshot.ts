@@ -2,7 +2,7 @@ import { setTimeout as sleep } from 'node:timers/promises';
 import type { Job, Queue } from 'bullmq';
 import type { Logger } from 'pino';
 import { dayOf, DAY_MS } from '../datasets/time.ts';
-import { allQueues, type Queues } from '../queues/open.ts';
+import type { Queues } from '../queues/open.ts';
 import type { VerificationReport } from '../queues/verification.ts';
 import { readAggregationState } from '../storage/aggregation-state.ts';
 import type { Store } from '../storage/client.ts';
@@ -56,7 +56,7 @@ async function readRedis(needs: Queues) {
   const files = await ingestQueue.getCompleted(0, 9);
   const heads = await ingestQueue.getJobs(['waiting', 'prioritized', 'delayed'], 0, 0, true);
   return {
-    queues: Object.fromEntries(await Promise.all(allQueues(needs).map(countsOf))),
+    queues: Object.fromEntries(await Promise.all(needs.allQueues.map(countsOf))),
     filesPerMinute: await filesPerMinute(ingestQueue),
     oldestWaitingSeconds: Math.max(0, ...heads.map(({ timestamp }) => (Date.now() - timestamp) / 1000)),
     newestFiles: files.map((job) => ({ ...fileOf(job), ...job.returnvalue })),

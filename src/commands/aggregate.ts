@@ -17,10 +17,10 @@ export async function aggregateNow(runtime: Runtime, options: { rebuild: boolean
   const workers = createAggregationWorkers(needs);
   shutdown.defer('workers', () => Promise.all(workers.map((worker) => worker.close())));
 
-  const stopped = shutdown.requested.then(() => {
-    throw new UsageError('Stopped before the run was done; it goes on where a processor runs.');
-  });
-  stopped.catch(() => undefined);
+  const pause = (ms: number) =>
+    sleep(ms, undefined, { signal: shutdown.signal }).catch(() => {
+      throw new UsageError('Stopped before the run was done; it goes on where a processor runs.');
+    });
   for (const needed of [queue, needs.sliceQueue])
     if (await needed.isPaused())
       log.warn({ queue: needed.name }, 'the queue is paused: resume it in Bull Board, until then this may wait');
@@ -28,8 +28,8 @@ export async function aggregateNow(runtime: Runtime, options: { rebuild: boolean
   let { id = '' } = await add();
   let result: AggregationResult | undefined;
   for (;;) {
-    await Promise.race([sleep(POLL_MS), stopped]);
-    const job = await Promise.race([queue.getJob(id), stopped]);
+    await pause(POLL_MS);
+    const job = await queue.getJob(id);
     if (job !== undefined && job.finishedOn === undefined) continue;
     if ((await job?.isFailed()) === true)
       throw new UsageError(
@@ -38,7 +38,7 @@ export async function aggregateNow(runtime: Runtime, options: { rebuild: boolean
     result = job?.returnvalue;
     if (result?.outcome === 'done') break;
     log.info({ outcome: result?.outcome ?? 'the run was removed' }, 'asking again');
-    await Promise.race([sleep(ASK_AGAIN_MS), stopped]);
+    await pause(ASK_AGAIN_MS);
     ({ id = '' } = await add());
   }
   const { hours, days, ms, watermark } = result;

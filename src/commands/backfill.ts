@@ -21,13 +21,13 @@ export async function backfill(runtime: Runtime, directory: string, options: { j
   if (folder === undefined) throw new BadUsage(`${directory} is not a folder.`);
   await folder.close();
 
-  const reconciliation = createReconciliation(await openAll(runtime));
+  const compare = createReconciliation(await openAll(runtime));
   let files = 0;
   for (const _name of namesBelow(config.DATA_DIR, below)) files += 1;
   const bar = startBar(files, 'files compared, {queued} queued', { queued: 0 });
-  const done = await reconciliation
-    .run(below, (soFar) => bar.update(soFar.seen, { queued: soFar.queued }))
-    .finally(() => bar.stop());
+  const done = await compare(below, (soFar) => bar.update(soFar.seen, { queued: soFar.queued })).finally(() =>
+    bar.stop(),
+  );
   const { seen, queued, young } = done;
   const rest = `${young} left to the watcher, since they may still be written, ${seen - queued - young} need nothing`;
   print(options.json, done, `${seen} files: ${queued} queued, ${rest}.`);

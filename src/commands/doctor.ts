@@ -1,12 +1,13 @@
 import { constants } from 'node:fs';
 import { access, readFile, statfs } from 'node:fs/promises';
 import { UsageError, type Config } from '../config.ts';
-import { runTool } from '../local/maven.ts';
+import { isFitForCassandra, javaVersion } from '../local/maven.ts';
 import { findLocalServices } from '../local/find.ts';
 import { isLookedInto, pathsBelow } from '../data-folder.ts';
 import { connectQueues } from '../queues/redis.ts';
 import { messageOf, type Runtime } from '../runtime.ts';
 import { connectStore } from '../storage/client.ts';
+import { appliedVersion } from '../storage/migrations.ts';
 import { migrations } from '../storage/schema.ts';
 import { print, printable } from '../terminal.ts';
 
@@ -38,9 +39,8 @@ async function checkNode(config: Config): Promise<Line[]> {
   // Java is only for a Cassandra of this machine.
   const isLocal = config.CASSANDRA_CONTACT_POINTS === undefined || local.CASSANDRA_PORT === config.CASSANDRA_PORT;
   if (!isLocal) return [node];
-  const said = await runTool('java', ['-version']).catch(String);
-  const java = /version "([^"]+)/.exec(said)?.[1] ?? said;
-  return [node, line('Java', java, { wrong: !/^(1[7-9]|2[0-3])\b/.test(java) && 'Put Java 17 to 23 on the PATH.' })];
+  const java = await javaVersion().catch(String);
+  return [node, line('Java', java, { wrong: !isFitForCassandra(java) && 'Put Java 17 to 23 on the PATH.' })];
 }
 
 async function checkRedis(config: Config, log: Runtime['log']): Promise<Line[]> {
@@ -96,8 +96,7 @@ async function checkCassandra(config: Config, log: Runtime['log']): Promise<Line
       return [...lines, line('Keyspace', `no ${keyspace}`, { wrong: 'Run `npx pipeline migrate`.' })];
     const copies = Number(replication.get(center) ?? replication.get('replication_factor') ?? 0);
     const there = nodes.filter((node) => node['data_center'] === center).length;
-    const applied = await store.run(`SELECT version FROM ${keyspace}.schema_migrations`).catch(() => ({ rows: [] }));
-    const version = Math.max(0, ...applied.rows.map((row) => Number(row['version'])));
+    const version = await appliedVersion(store, `${keyspace}.`).catch(() => 0);
     const schema = line('Schema', `version ${version}, this program knows ${migrations.length}`, {
       wrong: version < migrations.length && 'Run `npx pipeline migrate`.',
       warn: version > migrations.length && 'The tables are newer than this program: upgrade it.',

@@ -1,14 +1,12 @@
 import type { Job } from 'bullmq';
 import { BadUsage, UsageError } from '../config.ts';
-import { deadLetterJobSchema, type DeadLetterJob } from '../queues/dead-letter.ts';
+import { deadLetterJobSchema, letterPages, type DeadLetterJob } from '../queues/dead-letter.ts';
 import { versionOf } from '../queues/ingest.ts';
 import { openQueues } from '../queues/open.ts';
 import type { Runtime } from '../runtime.ts';
 import { discardDeadLetter } from '../storage/files.ts';
 import { print, printable } from '../terminal.ts';
 import { openStore } from './connect.ts';
-
-const PAGE = 500;
 
 /** Which dead letters are meant, all conditions together, and how they are printed. */
 export interface Selection {
@@ -45,12 +43,8 @@ function matches(letter: Letter, { files, name, reason, olderThan, newerThan }: 
 async function select(runtime: Runtime, selection: Selection): Promise<Letter[]> {
   const { deadLetterQueue } = await openQueues(runtime);
   const selected: Letter[] = [];
-  // Their ids first: where letters leave meanwhile, the places of the others change.
-  const ids = await deadLetterQueue.getRanges(['failed'], 0, -1);
-  for (let start = 0; start < ids.length; start += PAGE) {
-    const page = await Promise.all(ids.slice(start, start + PAGE).map((id) => deadLetterQueue.getJob(id)));
-    selected.push(...page.filter((letter) => letter !== undefined).filter((letter) => matches(letter, selection)));
-  }
+  for await (const page of letterPages(deadLetterQueue))
+    selected.push(...page.filter((letter) => matches(letter, selection)));
   const unknown = selection.files.filter((file) => !selected.some((letter) => isCalled(letter, file)));
   if (unknown.length > 0) throw new UsageError(`No such dead letter: ${printable(unknown.join(', '))}.`);
   return selected;

@@ -9,8 +9,7 @@ export async function services({ config, shutdown }: Runtime): Promise<void> {
   try {
     const { died } = await startLocalServices(config, shutdown);
     process.stdout.write(`\nThe other commands find them. Ctrl-C stops them; the data stays in ${config.LOCAL_DIR}.\n`);
-    const death = await Promise.race([shutdown.requested, died]);
-    if (death !== undefined) throw new UsageError(`${death}; its logs are under ${config.LOCAL_DIR}.`);
+    await Promise.race([shutdown.requested, died]);
   } catch (error) {
     if (!shutdown.signal.aborted) throw error;
   }

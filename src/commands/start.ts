@@ -1,7 +1,7 @@
 import { setTimeout as sleep } from 'node:timers/promises';
 import { execa } from 'execa';
 import { requireBoardPassword, UsageError } from '../config.ts';
-import { freePort } from '../local/ports.ts';
+import { holdPort } from '../local/ports.ts';
 import { startLocalServices } from '../local/services.ts';
 import { connectQueues } from '../queues/redis.ts';
 import { messageOf, type Runtime } from '../runtime.ts';
@@ -23,23 +23,20 @@ const QUICK_DEATHS = 5;
 export async function start(runtime: Runtime, options: { generate: boolean }): Promise<void> {
   const { config, shutdown } = runtime;
   try {
-    const boardPort = await step(
+    const { port: boardPort, release } = await step(
       'The port of the board and the stores of the environment are checked',
       () => checkEnvironment(runtime),
-      (port) => `Port ${port} is free for the board, and the stores of the environment, if any, answer`,
+      ({ port }) => `Port ${port} is free for the board, and the stores of the environment, if any, answer`,
     );
     await openDataFolder(runtime, { mayMake: true });
     const { died } = await startLocalServices(config, shutdown);
-    const death = died.then((how) => {
-      throw new UsageError(`${how}; its logs are under ${config.LOCAL_DIR}.`);
-    });
-    death.catch(() => undefined);
 
     const env = { BOARD_PORT: String(boardPort) };
     process.stderr.write('The keyspace and its tables are made\n');
-    const migration = await Promise.race([runRole('migrate', env, shutdown.signal), death]);
+    const migration = await Promise.race([runRole('migrate', env, shutdown.signal), died]);
     if (migration.failed) throw new UsageError('`pipeline migrate` failed: the log above says why.');
 
+    await release();
     const processors = Array<string>(config.PROCESSORS).fill('process');
     const names = ['board', 'watch', ...processors, ...(options.generate ? ['generate'] : [])];
     process.stderr.write(`${names.length} processes start: ${names.join(', ')}\n`);
@@ -48,7 +45,7 @@ export async function start(runtime: Runtime, options: { generate: boolean }): P
 
     const host = config.BOARD_HOST.replace(/^(0\.0\.0\.0|::)$/, '127.0.0.1').replace(/.*:.*/, '[$&]');
     const board = `http://${host}:${boardPort}`;
-    await Promise.race([answers(`${board}/readyz`, shutdown.signal), death, ...roles]);
+    await Promise.race([answers(`${board}/readyz`, shutdown.signal), died, ...roles]);
     process.stdout.write(`
 The pipeline runs.
 
@@ -59,7 +56,7 @@ The pipeline runs.
 
 Ctrl-C stops everything; the data stays.
 `);
-    await Promise.race([shutdown.requested, death, ...roles]);
+    await Promise.race([shutdown.requested, died, ...roles]);
   } catch (error) {
     // A step that was cut short by the wish to stop is no failure.
     if (!shutdown.signal.aborted) throw error;
@@ -69,24 +66,24 @@ Ctrl-C stops everything; the data stays.
 /**
  * Finds out before anything is started that everybody could open the board, its port is taken or a store away.
  *
- * @returns the port of the board
+ * @returns the port of the board, which is held so that no store takes it
  */
-async function checkEnvironment({ config, log }: Runtime): Promise<number> {
+async function checkEnvironment({ config, log }: Runtime) {
   requireBoardPassword(config);
   const { BOARD_HOST: host, BOARD_PORT: wanted } = config;
-  const port = await freePort(wanted, host).catch((error: unknown) => {
+  const held = await holdPort(wanted, host).catch((error: unknown) => {
     const reason = messageOf(error);
     throw new UsageError(
       `The board cannot listen on ${host} (${reason}): set BOARD_HOST to an address of this machine.`,
     );
   });
-  if (wanted !== 0 && port !== wanted)
+  if (wanted !== 0 && held.port !== wanted)
     throw new UsageError(
-      `Port ${wanted} on ${host} is taken, or not for this user: stop what listens there, or set another, as in BOARD_PORT=${port} npm start.`,
+      `Port ${wanted} on ${host} is taken, or not for this user: stop what listens there, or set another, as in BOARD_PORT=${held.port} npm start.`,
     );
   if (config.REDIS_URL !== undefined) (await connectQueues(config, log)).close();
   if (config.CASSANDRA_CONTACT_POINTS !== undefined) await (await connectStore(config, log, '')).close();
-  return port;
+  return held;
 }
 
 async function answers(url: string, signal: AbortSignal): Promise<void> {

@@ -1,5 +1,5 @@
 import { UsageError } from '../config.ts';
-import { allFiles } from '../data-folder.ts';
+import { countFiles } from '../data-folder.ts';
 import { verify } from '../processors/verification.ts';
 import type { VerificationReport } from '../queues/verification.ts';
 import type { Runtime } from '../runtime.ts';
@@ -13,9 +13,7 @@ export async function verifyFiles(
 ): Promise<void> {
   const { config, shutdown } = runtime;
   const opened = await openAll(runtime);
-  let count = 0;
-  for await (const _file of allFiles(config.DATA_DIR)) count += 1;
-  const bar = startBar(count, 'files, {differences} differences', { differences: 0 });
+  const bar = startBar(await countFiles(config.DATA_DIR), 'files, {differences} differences', { differences: 0 });
   const report = await verify(opened, {
     share: sample,
     repair,

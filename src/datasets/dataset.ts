@@ -47,6 +47,13 @@ export interface FileVersion {
   readonly version: string;
 }
 
+/** A file version as one text, as the change log writes it. */
+export const loadOf = ({ name, version }: FileVersion) => `${version} ${name}`;
+export function fileOfLoad(load: string): FileVersion {
+  const space = load.indexOf(' ');
+  return { version: load.slice(0, space), name: load.slice(space + 1) };
+}
+
 /** What the reading of a record needs to know: its file, when that was written (ms since the epoch), the IANA zone of times without one. */
 export interface RecordContext {
   readonly lineage: FileVersion;

@@ -1,7 +1,7 @@
 import { mkdir, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { UsageError } from '../config.ts';
-import { fetchLibraries, HOW_TO_MEND, runTool, STORES } from './maven.ts';
+import { fetchLibraries, HOW_TO_MEND, isFitForCassandra, javaVersion, STORES } from './maven.ts';
 import { freePort } from './ports.ts';
 import { startServer, type Place } from './server.ts';
 
@@ -26,9 +26,7 @@ const GIVING_WAY = [
 
 /** Folder with Cassandra's jars, fetched the first time. @throws UsageError when there is no Java to run them */
 export async function findCassandraJars(libDirectory: string, signal?: AbortSignal): Promise<string> {
-  const version = await runTool('java', ['-version'], signal);
-  // From 24 on, Java has no security manager, and Cassandra 5 does not start without one.
-  if (!/version "(1[7-9]|2[0-3])\b/.test(version))
+  if (!isFitForCassandra(await javaVersion(signal)))
     throw new UsageError(`Cassandra needs Java 17 to 23, and the java on the PATH is another. ${HOW_TO_MEND}`);
   return fetchLibraries(libDirectory, signal);
 }
@@ -42,7 +40,8 @@ export async function startCassandra(
   options: Place & { jars: string; heapMb?: number; settings?: Record<string, unknown>; flags?: readonly string[] },
 ) {
   const { jars, directory, port, heapMb = 1_024, flags = [] } = options;
-  const storagePort = await freePort(0);
+  let storagePort = port; // which nobody listens on yet
+  while (storagePort === port) storagePort = await freePort(0);
   const seeds = [{ seeds: `127.0.0.1:${storagePort}` }];
   const settings = {
     cluster_name: 'local',

@@ -24,6 +24,15 @@ export async function runTool(tool: 'java' | 'mvn', args: string[], signal?: Abo
   }
 }
 
+/** The version of the Java on the PATH, or else what it says of itself. @throws as runTool */
+export async function javaVersion(signal?: AbortSignal): Promise<string> {
+  const said = await runTool('java', ['-version'], signal);
+  return /version "([^"]+)/.exec(said)?.[1] ?? said;
+}
+
+/** Whether Cassandra runs on it: from 24 on, Java has no security manager, and Cassandra 5 does not start without one. */
+export const isFitForCassandra = (version: string) => /^(1[7-9]|2[0-3])\b/.test(version);
+
 /**
  * A folder below `libDirectory` with what stores/pom.xml names, fetched the first time. It appears all at once, by a
  * rename, so several processes may ask for it together.

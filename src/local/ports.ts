@@ -1,16 +1,24 @@
+import { once } from 'node:events';
 import { createServer } from 'node:net';
+import { codeOf } from '../runtime.ts';
+
+/** Holds the first free TCP port of `host` from `wanted` upwards, until it is released; 0 means any. */
+export async function holdPort(wanted: number, host = '127.0.0.1') {
+  const server = createServer((socket) => socket.destroy());
+  try {
+    await once(server.listen({ port: wanted, host, exclusive: true }), 'listening');
+  } catch (error) {
+    if (!['EADDRINUSE', 'EACCES'].includes(codeOf(error))) throw error;
+    return holdPort(wanted + 1, host);
+  }
+  const address = server.address();
+  const port = typeof address === 'object' && address !== null ? address.port : wanted;
+  return { port, release: () => once(server.close(), 'close') };
+}
 
 /** The first free TCP port of `host` from `wanted` upwards; 0 means any. */
-export function freePort(wanted: number, host = '127.0.0.1'): Promise<number> {
-  return new Promise((resolve, reject) => {
-    const server = createServer();
-    server.once('error', (error: NodeJS.ErrnoException) => {
-      if (error.code === 'EADDRINUSE' || error.code === 'EACCES') resolve(freePort(wanted + 1, host));
-      else reject(error);
-    });
-    server.listen({ port: wanted, host, exclusive: true }, () => {
-      const address = server.address();
-      server.close(() => resolve(typeof address === 'object' && address !== null ? address.port : wanted));
-    });
-  });
+export async function freePort(wanted: number, host?: string): Promise<number> {
+  const { port, release } = await holdPort(wanted, host);
+  await release();
+  return port;
 }

@@ -1,5 +1,5 @@
 import { join } from 'node:path';
-import type { Config } from '../config.ts';
+import { UsageError, type Config } from '../config.ts';
 import type { Shutdown } from '../runtime.ts';
 import { step } from '../terminal.ts';
 import { findCassandraJars, startCassandra } from './cassandra.ts';
@@ -10,7 +10,7 @@ import type { LocalServer, Place } from './server.ts';
 /**
  * Starts the stores that the environment does not point to; `shutdown` stops them.
  *
- * @returns `died`, which resolves with how one ended
+ * @returns `died`, which rejects with a UsageError when one has ended
  */
 export async function startLocalServices(config: Config, shutdown: Shutdown) {
   const { signal } = shutdown;
@@ -37,5 +37,10 @@ export async function startLocalServices(config: Config, shutdown: Shutdown) {
     await run('Redis', config.LOCAL_REDIS_PORT, async (place) =>
       startRedis({ ...place, binary: await findRedisBinary(lib, signal) }),
     );
-  return { died: Promise.race(ends) };
+  const died = Promise.race(ends).then((how): never => {
+    throw new UsageError(`${how}; its logs are under ${config.LOCAL_DIR}.`);
+  });
+  // Whoever waits for it is told; it may be that nobody does yet.
+  died.catch(() => undefined);
+  return { died };
 }

@@ -30,7 +30,8 @@ export interface DataFile {
   /** The file descriptor. */
   readonly fd: number;
   readonly size: number;
-  readonly mtimeNs: bigint;
+  /** As jobs and the ledger have it. */
+  readonly mtimeNs: string;
 }
 
 /** What is final; a file that is not there may be shown late by a network file system, and is looked for again. */
@@ -54,7 +55,7 @@ export async function openDataFile(dataDir: string, name: string, maxBytes: numb
   try {
     const stat = fstatSync(fd, { bigint: true });
     if (!stat.isFile()) throw new FileProblem('not a regular file');
-    if (stat.size <= maxBytes) return { fd, size: Number(stat.size), mtimeNs: stat.mtimeNs };
+    if (stat.size <= maxBytes) return { fd, size: Number(stat.size), mtimeNs: String(stat.mtimeNs) };
     throw new FileProblem(`larger than MAX_FILE_BYTES: ${stat.size} of at most ${maxBytes} bytes`);
   } catch (error) {
     closeSync(fd);
@@ -120,5 +121,5 @@ export async function* readBytes({ fd, size }: DataFile, atOnce: number): AsyncG
 
 export function isSameVersion({ fd, size, mtimeNs }: DataFile): boolean {
   const now = fstatSync(fd, { bigint: true });
-  return Number(now.size) === size && now.mtimeNs === mtimeNs;
+  return Number(now.size) === size && String(now.mtimeNs) === mtimeNs;
 }

@@ -1,21 +1,25 @@
 import { UnrecoverableError, type Job, type Worker } from 'bullmq';
-import { datasetOf } from '../datasets/catalog.ts';
-import type { Row } from '../datasets/dataset.ts';
 import { addDeadLetter, DEAD_LETTER_QUEUE, deadLetterJobSchema, type DeadLetterJob } from '../queues/dead-letter.ts';
 import {
   enqueueFiles,
   ingestJobId,
   ingestJobSchema,
-  mtimeMs,
   versionOf,
   type IngestJob,
   type IngestResult,
 } from '../queues/ingest.ts';
 import { isRedisAnswer, messageOf } from '../runtime.ts';
 import { isStoreAway } from '../storage/client.ts';
-import { isLoaded, ledgerRow, readVersions, recordDeadLetter, settleDeadLetter } from '../storage/files.ts';
+import {
+  isLoaded,
+  ledgerRow,
+  readVersions,
+  recordDeadLetter,
+  settleDeadLetter,
+  type LedgerEntry,
+} from '../storage/files.ts';
 import { isOutlived } from './ingest.ts';
-import { startWorker, type ProcessorNeeds } from './processor.ts';
+import { ledgerEntry, startWorker, type ProcessorNeeds } from './processor.ts';
 
 const SWEEP_MS = 10_000;
 const SWEEP_PAGE = 500;
@@ -68,9 +72,8 @@ export function createDeadLetters(needs: ProcessorNeeds) {
   /** A job that somebody added by hand with data that names no file version. Nothing but the job itself tells it from others. */
   async function moveUnreadable(job: FailedJob): Promise<void> {
     const { timestamp, failedReason: reason, attemptsMade: attempts, finishedOn: failedAt = timestamp } = job;
-    const name = job.name.slice(0, 200) || '(no name)';
-    const letter = { name, size: 0, mtimeNs: String(timestamp), reason, failedAt, attempts };
-    await addDeadLetter(deadLetterQueue, letter, `job ${job.id} of ${timestamp}`);
+    const name = `${job.name.slice(0, 200)} (job ${job.id})`;
+    await addDeadLetter(deadLetterQueue, { name, size: 0, mtimeNs: String(timestamp), reason, failedAt, attempts });
   }
 
   async function moveFile(job: FailedJob, file: IngestJob): Promise<void> {
@@ -80,27 +83,17 @@ export function createDeadLetters(needs: ProcessorNeeds) {
     const { failedReason: reason, attemptsMade: attempts, finishedOn: failedAt = store.now() } = job;
     const startedAt = (job.processedOn ?? failedAt) - store.clockSkewMs();
     const letter = { ...file, reason, startedAt, failedAt, attempts };
-    const isWritten = await recordDeadLetter(store, rowOf(letter, startedAt, job.processedBy), state);
+    const isWritten = await recordDeadLetter(store, entryOf(letter, startedAt, job.processedBy), state);
     if (!isWritten) throw new Error(`${file.name} was loaded, or judged by another processor, meanwhile`);
     await addDeadLetter(deadLetterQueue, letter);
     counters.add('files_dead_lettered_total', 1);
     log.warn({ queue: DEAD_LETTER_QUEUE, file: file.name, reason }, 'file is a dead letter');
   }
 
-  function rowOf(letter: DeadLetterJob, startedAt: number, worker = workerName): Row {
-    return ledgerRow({
-      name: letter.name,
-      version: versionOf(letter),
-      state: 'dead_letter',
-      dataset: datasetOf(letter.name)?.dataset.name ?? '',
-      bytes: BigInt(letter.size),
-      file_time: new Date(mtimeMs(letter)),
-      attempts: letter.attempts,
-      worker,
-      started_at: new Date(startedAt),
-      finished_at: new Date(store.now()),
-      error: letter.reason,
-    });
+  function entryOf(letter: DeadLetterJob, startedAt: number, worker = workerName): LedgerEntry {
+    const { attempts, reason: error } = letter;
+    const times = { started_at: new Date(startedAt), finished_at: new Date(store.now()) };
+    return ledgerEntry(letter, { state: 'dead_letter', attempts, worker, ...times, error });
   }
 
   async function sweep(): Promise<void> {
@@ -123,7 +116,7 @@ export function createDeadLetters(needs: ProcessorNeeds) {
     if (own === undefined) {
       // A Cassandra that was killed forgot it. Of a version that is no longer in the folder, only the letter is left.
       const { startedAt } = parsed.data;
-      if (startedAt !== undefined) await store.insertIfNew(rowOf(parsed.data, startedAt));
+      if (startedAt !== undefined) await store.insertIfNew(ledgerRow(entryOf(parsed.data, startedAt)));
       return;
     }
     const loadedSince = known.filter(({ finishedAt }) => finishedAt >= own.startedAt);

@@ -43,7 +43,8 @@ import {
 import { createGathering } from './gather.ts';
 import { checkFile, loadFile, type LoadOptions } from './load-file.ts';
 import { pauseWhileAway } from './pause-while-away.ts';
-import { startWorker, type ProcessorNeeds } from './processor.ts';
+import { readOptions } from './record-reader.ts';
+import { ledgerEntry, startWorker, type ProcessorNeeds } from './processor.ts';
 import { createTurns, isSmall } from './turns.ts';
 
 /** A file that changed less than this ago may not be whole yet; what is wrong with it may mend itself. */
@@ -189,19 +190,17 @@ async function ingest(job: IngestBullJob, wanted: IngestJob, needs: IngestNeeds)
     return { state, records, loaded: records - rejected, rejected, ms };
   };
   const rowOf = (state: FileState, counts?: Pick<LedgerEntry, 'sha256' | 'records' | 'loaded' | 'rejected'>) =>
-    ledgerRow({
-      ...lineage,
-      state,
-      dataset: kind.dataset.name,
-      bytes: BigInt(wanted.size),
-      file_time: new Date(mtimeMs(wanted)),
-      attempts: job.attemptsMade + 1,
-      worker: needs.workerName,
-      started_at: started.at,
-      finished_at: new Date(store.now()),
-      error: own === undefined ? undefined : null,
-      ...counts,
-    });
+    ledgerRow(
+      ledgerEntry(wanted, {
+        state,
+        attempts: job.attemptsMade + 1,
+        worker: needs.workerName,
+        started_at: started.at,
+        finished_at: new Date(store.now()),
+        error: own === undefined ? undefined : null,
+        ...counts,
+      }),
+    );
 
   /** An earlier attempt that failed, died or was interrupted may have announced a load, which ends with this. */
   const superseded = async () => {
@@ -223,7 +222,7 @@ async function ingest(job: IngestBullJob, wanted: IngestJob, needs: IngestNeeds)
       return result('already loaded');
     }
     file = await openDataFile(config.DATA_DIR, wanted.name, config.MAX_FILE_BYTES);
-    const there = { name: wanted.name, size: file.size, mtimeNs: String(file.mtimeNs) };
+    const there = { name: wanted.name, size: file.size, mtimeNs: file.mtimeNs };
     if (versionOf(there) !== lineage.version) {
       if (await hasJob(needs.ingestQueue, there)) return await superseded();
       // While it is written, it is another one each time.
@@ -235,13 +234,9 @@ async function ingest(job: IngestBullJob, wanted: IngestJob, needs: IngestNeeds)
     }
 
     const options: LoadOptions = {
-      ...kind,
       ...needs,
-      context: { lineage, writtenAt: mtimeMs(wanted), sourceTimeZone: config.SOURCE_TIME_ZONE },
-      maxRecordBytes: config.MAX_RECORD_BYTES,
-      maxBytes: config.MAX_FILE_BYTES,
+      ...readOptions(config, kind, lineage, young),
       maxRejectedRatio: config.MAX_REJECTED_RATIO,
-      mayGrow: young,
     };
     const checked = await checkFile(file, options);
     if (!isSameVersion(file)) throw new Error('changed while it was read');

@@ -1,3 +1,4 @@
+import { createHash } from 'node:crypto';
 import type { ChangeLog } from '../storage/change-log.ts';
 import type { Store } from '../storage/client.ts';
 import { rejectionRow, type RejectedRecord } from '../storage/files.ts';
@@ -27,16 +28,14 @@ export interface LoadOptions extends ReadOptions {
  * @throws FileProblem when it is no such file, or too many of its records are bad
  */
 export async function checkFile(file: DataFile, options: LoadOptions) {
-  const reading = readRecords(file, options);
+  const hash = createHash('sha256');
   const chunks: Chunk[] = [];
   let records = 0;
   let rejected = 0;
   let length = 0;
   const isSmall = () => records <= KEPT_RECORDS && length <= KEPT_LENGTH;
   let first: RejectedRecord | undefined;
-  let next = await reading.next();
-  for (; next.done !== true; next = await reading.next()) {
-    const chunk = next.value;
+  for await (const chunk of readRecords(file, options, hash)) {
     records += chunk.taken.length + chunk.rejected.length;
     rejected += chunk.rejected.length;
     length += chunk.length;
@@ -49,7 +48,7 @@ export async function checkFile(file: DataFile, options: LoadOptions) {
     const why = field === '' ? reason : `${field}: ${reason}`;
     throw new FileProblem(`${rejected} of ${records} records are bad, the first is record ${index}: ${why}`);
   }
-  return { sha256: next.value, records, rejected, chunks: isSmall() ? chunks : undefined };
+  return { sha256: hash.digest('hex'), records, rejected, chunks: isSmall() ? chunks : undefined };
 }
 
 /**
@@ -77,6 +76,11 @@ export async function loadFile(
 }
 
 async function* chunksOf(file: DataFile, checked: CheckedFile, options: LoadOptions): AsyncIterable<Chunk> {
-  if (checked.chunks !== undefined) yield* checked.chunks;
-  else if ((yield* readRecords(file, options)) !== checked.sha256) throw new Error('changed while it was read');
+  if (checked.chunks !== undefined) {
+    yield* checked.chunks;
+    return;
+  }
+  const hash = createHash('sha256');
+  yield* readRecords(file, options, hash);
+  if (hash.digest('hex') !== checked.sha256) throw new Error('changed while it was read');
 }

@@ -1,8 +1,10 @@
 import { Worker, type Processor, type WorkerOptions } from 'bullmq';
 import type { Logger } from 'pino';
 import type { Config } from '../config.ts';
+import { datasetOf } from '../datasets/catalog.ts';
 import type { Counters } from '../queues/counters.ts';
 import { DEAD_LETTER_QUEUE } from '../queues/dead-letter.ts';
+import { mtimeMs, versionOf, type IngestJob } from '../queues/ingest.ts';
 import type { Queues } from '../queues/open.ts';
 import type { Store } from '../storage/client.ts';
 
@@ -14,6 +16,13 @@ export interface ProcessorNeeds extends Queues {
   readonly log: Logger;
   /** What the ledger and Bull Board call this process; without spaces. */
   readonly workerName: string;
+}
+
+/** What the ledger says of a version, beside what became of it. */
+export function ledgerEntry<Rest>(file: IngestJob, rest: Rest) {
+  const dataset = datasetOf(file.name)?.dataset.name ?? '';
+  const { name, size } = file;
+  return { name, version: versionOf(file), dataset, bytes: BigInt(size), file_time: new Date(mtimeMs(file)), ...rest };
 }
 
 /**

@@ -1,10 +1,12 @@
 import { isUtf8 } from 'node:buffer';
-import { createHash } from 'node:crypto';
+import type { Hash } from 'node:crypto';
 import { pipeline } from 'node:stream';
 import { createGunzip } from 'node:zlib';
+import type { Config } from '../config.ts';
 import type { FileKind } from '../datasets/catalog.ts';
-import { isRejection, type RecordContext, type TakenRecord } from '../datasets/dataset.ts';
+import { isRejection, type FileVersion, type RecordContext, type TakenRecord } from '../datasets/dataset.ts';
 import { isLossless, parseJson, type Json } from '../datasets/json.ts';
+import { mtimeMs, mtimeNsOf } from '../queues/ingest.ts';
 import { codeOf, messageOf } from '../runtime.ts';
 import type { RejectedRecord } from '../storage/files.ts';
 import { FileProblem, readBytes, readWhole, type DataFile } from './data-file.ts';
@@ -36,24 +38,30 @@ export interface ReadOptions extends FileKind {
   readonly mayGrow: boolean;
 }
 
+/** How a version of a file is read; a verification has to read it as the load did. */
+export function readOptions(config: Config, kind: FileKind, lineage: FileVersion, mayGrow: boolean): ReadOptions {
+  const { MAX_RECORD_BYTES: maxRecordBytes, MAX_FILE_BYTES: maxBytes, SOURCE_TIME_ZONE: sourceTimeZone } = config;
+  const writtenAt = mtimeMs({ mtimeNs: mtimeNsOf(lineage.version) });
+  return { ...kind, context: { lineage, writtenAt, sourceTimeZone }, maxRecordBytes, maxBytes, mayGrow };
+}
+
 /**
- * Reads a file from its start, in chunks.
+ * Reads a file from its start, in chunks, and adds all of its bytes to the hash.
  *
- * @returns (from the generator) the SHA-256 of the file's bytes, in hexadecimal digits
  * @throws FileProblem when the file as a whole is no such file
  */
-export async function* readRecords(file: DataFile, options: ReadOptions): AsyncGenerator<Chunk, string> {
+export async function* readRecords(file: DataFile, options: ReadOptions, hash: Hash): AsyncGenerator<Chunk> {
   const { format, maxRecordBytes, maxBytes, mayGrow } = options;
   const isSmall = file.size <= Math.min(READ_BYTES, maxRecordBytes);
   if (isSmall && !format.lines && !format.gzip) {
     const whole = readWhole(file);
     const taken = takeAll(whole, options);
     if (taken !== undefined) {
+      hash.update(whole);
       yield { taken, rejected: [], length: whole.length, bytesRead: whole.length };
-      return createHash('sha256').update(whole).digest('hex');
+      return;
     }
   }
-  const hash = createHash('sha256');
   let bytesRead = 0;
   const raw = async function* () {
     for await (const bytes of readBytes(file, READ_BYTES)) {
@@ -77,7 +85,6 @@ export async function* readRecords(file: DataFile, options: ReadOptions): AsyncG
   const [bad] = last.rejected;
   if (mayGrow && bad !== undefined) throw new FileProblem(`ends with record ${bad.index}: ${bad.reason}`);
   if (last.taken.length + last.rejected.length > 0) yield { ...last, bytesRead };
-  return hash.digest('hex');
 }
 
 /**

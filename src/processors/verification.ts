@@ -1,10 +1,10 @@
 import { existsSync } from 'node:fs';
 import { join } from 'node:path';
 import type { Job, Worker } from 'bullmq';
-import { allFiles, placesOf } from '../data-folder.ts';
+import { allFiles, countFiles, placesOf } from '../data-folder.ts';
 import type { FileVersion } from '../datasets/dataset.ts';
 import { dayOf } from '../datasets/time.ts';
-import { ingestJobId } from '../queues/ingest.ts';
+import { hasJob } from '../queues/ingest.ts';
 import { emptyReport, VERIFICATION_QUEUE, type VerificationReport } from '../queues/verification.ts';
 import { claimEpoch, readAggregationState } from '../storage/aggregation-state.ts';
 import { createChangeLog, pendingHours, SHARDS, type TouchedHour } from '../storage/change-log.ts';
@@ -81,8 +81,7 @@ export async function verify(needs: VerificationNeeds, options: VerificationOpti
   /** Of a file that is there and that the ledger does not know, its own check tells. */
   const isStray = ({ what: name, version, isGivenUp }: StrayFile) => isGivenUp || !isThere(needs, { name, version });
   /** Whether no job is about to load it, once more perhaps. */
-  const isIdle = async ({ what: name, version }: StrayFile) =>
-    ['unknown', 'completed', 'failed'].includes(await needs.ingestQueue.getJobState(ingestJobId({ name, version })));
+  const isIdle = async ({ what: name, version }: StrayFile) => !(await hasJob(needs.ingestQueue, { name, version }));
   const announced = createChangeLog(store, config.SETTLE_SECONDS * 1000);
   /** An aggregation that is under way may make the day of hours that it read before: a later one makes it again. */
   function mendDay({ stored, hours }: DayHours, epoch: Promise<bigint>): Promise<void> {
@@ -146,12 +145,9 @@ function createJudge(report: VerificationReport, repair: boolean): Judge {
 /** Every day that has rows or summaries, once. */
 async function* allDays(store: Store): AsyncGenerator<DayHours> {
   for (let share = 0; share < TOKEN_SHARES; share += 1) {
-    const seen = new Set<string>();
-    for await (const stored of storedDays(store, share, TOKEN_SHARES)) {
-      const id = `${stored.day} ${stored.vehicleId}`;
-      if (!seen.has(id)) yield { stored, hours: 'all' };
-      seen.add(id);
-    }
+    const days = createDayHours();
+    for await (const stored of storedDays(store, share, TOKEN_SHARES)) days.add(stored);
+    yield* days.take();
   }
 }
 
@@ -184,12 +180,8 @@ export function createVerificationWorker(needs: ProcessorNeeds): Worker {
   const { config, counters, log } = needs;
   const goesOn = () => worker.closing === undefined;
   const run = async (job: Job): Promise<VerificationReport> => {
-    let count = 1;
-    for await (const _file of allFiles(config.DATA_DIR)) {
-      if (!goesOn()) break;
-      count += 1;
-    }
-    const share = Math.min(config.VERIFY_SAMPLE, SCHEDULED.files / count);
+    const files = await countFiles(config.DATA_DIR, goesOn);
+    const share = Math.min(config.VERIFY_SAMPLE, SCHEDULED.files / (files + 1));
     const report = await verify(needs, { share, maxHours: SCHEDULED.hours, repair: false, goesOn });
     const { differences, examples } = report;
     counters.add('verified_files_total', report.files);

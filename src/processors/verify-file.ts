@@ -1,3 +1,4 @@
+import { createHash } from 'node:crypto';
 import { mkdir, stat } from 'node:fs/promises';
 import { dirname, join } from 'node:path';
 import pLimit from 'p-limit';
@@ -5,7 +6,7 @@ import type { StoredFile } from '../data-folder.ts';
 import { datasetOf } from '../datasets/catalog.ts';
 import type { FileVersion, Row } from '../datasets/dataset.ts';
 import { moveToFree } from '../move-file.ts';
-import { enqueueFiles, hasJob, hasRoom, mtimeMs, mtimeNsOf, versionOf, type IngestJob } from '../queues/ingest.ts';
+import { enqueueFiles, hasJob, hasRoom, mtimeNsOf, versionOf, type IngestJob } from '../queues/ingest.ts';
 import type { VerificationReport } from '../queues/verification.ts';
 import { codeOf, messageOf } from '../runtime.ts';
 import { createChangeLog, type TouchedHour } from '../storage/change-log.ts';
@@ -21,7 +22,7 @@ import {
 import { newestReport, rowProblem, statusProblem } from '../storage/verification.ts';
 import { FileGone, FileProblem, closeDataFile, isSameVersion, openDataFile } from './data-file.ts';
 import type { ProcessorNeeds } from './processor.ts';
-import { readRecords, type Chunk } from './record-reader.ts';
+import { readOptions, readRecords, type Chunk } from './record-reader.ts';
 
 /** Something that must be so: what is wrong with it, if anything, and what makes it right. */
 export interface Claim {
@@ -59,7 +60,7 @@ export function createFileCheck(
   onTouched: (hour: TouchedHour) => void,
   repair: boolean,
 ) {
-  const { DATA_DIR, SOURCE_TIME_ZONE: sourceTimeZone } = config;
+  const { DATA_DIR } = config;
   /** Vehicles whose newest status is known to be wrong: one report of each is told of. */
   const wrongStatuses = new Set<string>();
   const oneByOne = pLimit(1);
@@ -109,19 +110,16 @@ export function createFileCheck(
 
     const { partition: vehicle, timestamp } = row;
     const statusIs = () => statusProblem(store, expected, timestamp);
-    let isTold = false;
     const problem = async () => {
       const wrong = await statusIs();
       // To be told once is enough of a vehicle, but to be mended, its newest report must not be passed over.
-      if (wrong === undefined || (!repair && !isTold && wrongStatuses.has(vehicle))) return undefined;
-      isTold = true;
+      if (wrong === undefined || (!repair && wrongStatuses.has(vehicle))) return undefined;
       wrongStatuses.add(vehicle);
       return wrong;
     };
     // One by one, and only what is still wrong, so that of several reports the newest is what is left.
     const mend = () =>
       oneByOne(async () => {
-        wrongStatuses.delete(vehicle);
         if ((await statusIs()) === undefined) return;
         // The file of a newer report may be gone, or in no sample.
         const newest = await newestReport(store, expected, timestamp);
@@ -188,23 +186,16 @@ export function createFileCheck(
     const opened = await openDataFile(DATA_DIR, path, config.MAX_FILE_BYTES);
     const isStill = () => isSameVersion(opened);
     try {
-      if (versionOf({ size: opened.size, mtimeNs: String(opened.mtimeNs) }) !== versionOf(there)) return;
-      const reading = readRecords(opened, {
-        ...kind,
-        context: { lineage, writtenAt: mtimeMs({ mtimeNs: mtimeNsOf(origin.version) }), sourceTimeZone },
-        maxRecordBytes: config.MAX_RECORD_BYTES,
-        maxBytes: config.MAX_FILE_BYTES,
-        mayGrow: false,
-      });
+      if (versionOf(opened) !== versionOf(there)) return;
       const checkStrays = createStrayCheck(lineage);
       let [taken, rejected] = [0, 0];
-      let next = await reading.next();
-      for (; next.done !== true; next = await reading.next()) {
+      const hash = createHash('sha256');
+      for await (const chunk of readRecords(opened, readOptions(config, kind, lineage, false), hash)) {
         if (!isStill()) return;
-        await checkChunk(next.value, lineage);
-        await checkStrays(next.value.rejected);
-        taken += next.value.taken.length;
-        rejected += next.value.rejected.length;
+        await checkChunk(chunk, lineage);
+        await checkStrays(chunk.rejected);
+        taken += chunk.taken.length;
+        rejected += chunk.rejected.length;
       }
       if (!isStill()) return;
       await checkStrays([], Infinity);
@@ -215,7 +206,7 @@ export function createFileCheck(
         name: file.name,
         version: versionOf(file),
         state: isOrigin ? 'loaded' : 'unchanged',
-        sha256: next.value,
+        sha256: hash.digest('hex'),
         bytes: BigInt(file.size),
         records: BigInt(taken + rejected),
         loaded: BigInt(isOrigin ? taken : 0),

@@ -1,9 +1,13 @@
+import { DAY_MS } from '../datasets/time.ts';
 import { hasRestarted, MEASURE_EVERY_MS, type Generations, type Store } from '../storage/client.ts';
 import { isLoaded, type KnownVersion } from '../storage/files.ts';
 
 const JOB = 'folder';
-/** A load that began before a node was started anew may end this long after, and is in doubt then. */
-const LONGEST_LOAD_MS = 3_600_000;
+/**
+ * So long rows stay in doubt: a load that began before a node was started anew may end long after, and files may come back
+ * with a folder that was away. It costs nothing, as what is loaded again is in doubt no more.
+ */
+const DOUBT_MS = 30 * DAY_MS;
 
 /** Two measurements of one clock differ by less. */
 const CLOCK_STEP_MS = 1_000;
@@ -34,6 +38,14 @@ async function readSeen(store: Store): Promise<Seen | undefined> {
   };
 }
 
+/** Adds a doubt. One that begins before another ends goes on from it: a Cassandra that starts again and again makes few. */
+function joined(doubts: readonly Doubt[], { from, until }: Doubt): Doubt[] {
+  const overlaps = (one: Doubt) => one.from <= until && from <= one.until;
+  const all = [...doubts.filter(overlaps), { from, until }];
+  const whole = { from: Math.min(...all.map((one) => one.from)), until: Math.max(...all.map((one) => one.until)) };
+  return [...doubts.filter((one) => !overlaps(one)), whole];
+}
+
 /**
  * Knows which rows of the ledger may be all that is left of a load. Cassandra flushes each table by itself: a node that
  * was killed may have kept the row and forgotten records that were written before it. So when a node turns out to have
@@ -46,8 +58,6 @@ export function createLedgerDoubt(store: Store, durableMs: number) {
   let knownDown: readonly string[] = [];
   /** How far Cassandra's clock is ahead of the monotonic one, in ms, and when it was last set by the latter. */
   let clock: { readonly ahead: number; readonly setAt: number } | undefined;
-  // The process before this one may have taken a row out of the ledger just now, which a crash could bring back.
-  let forgotAt = store.now();
 
   async function note(now: Seen): Promise<void> {
     const doubts = new Map(now.doubts.map(({ from, until }) => [new Date(until), new Date(from)]));
@@ -69,8 +79,9 @@ export function createLedgerDoubt(store: Store, durableMs: number) {
       // Of one that is down, only its return will tell whether it was killed, and when that was.
       const isForgetful =
         hasRestarted(before.generations, generations) || !down.every((one) => knownDown.includes(one));
-      const doubts = [...before.doubts];
-      if (isForgetful) doubts.push({ from: Math.min(before.at, at) - durableMs, until: store.now() });
+      const doubts = isForgetful
+        ? joined(before.doubts, { from: Math.min(before.at, at) - durableMs, until: store.now() })
+        : before.doubts;
       await note({ at, generations: new Map([...before.generations, ...generations]), doubts });
       knownDown = down;
       return isForgetful;
@@ -87,14 +98,10 @@ export function createLedgerDoubt(store: Store, durableMs: number) {
       finishedAt <= seen.at - durableMs &&
       // What was written before Cassandra's clock was set looks older, or younger, than it is.
       performance.now() - (clock?.setAt ?? Infinity) > durableMs + CLOCK_LAG_MS,
-    /** To be called when doubtful rows were taken out of the ledger. */
-    forgot: (): void => {
-      forgotAt = store.now();
-    },
     /** To be called when the whole folder was compared, with when that began, in ms since the epoch: forgets old doubts. */
     compared: async (startedAt: number): Promise<void> => {
-      if (seen === undefined || startedAt - forgotAt < durableMs) return;
-      const doubts = seen.doubts.filter(({ until }) => until > startedAt - LONGEST_LOAD_MS);
+      if (seen === undefined) return;
+      const doubts = seen.doubts.filter(({ until }) => until > startedAt - DOUBT_MS);
       if (doubts.length < seen.doubts.length) await note({ ...seen, doubts });
     },
   };

@@ -17,7 +17,8 @@ const LOOK_AGAIN_MS = 1_000;
 /** Queues what the watcher hints at, at once, and what the ledger lacks, again and again; keeps the schedule. */
 export async function startProducer(needs: ProducerNeeds) {
   const { config, store, queues, ingestQueue, log } = needs;
-  const { run } = createReconciliation(needs);
+  const { signal } = needs.shutdown;
+  const compare = createReconciliation(needs);
   /** A task that is done again and again, once at a time; what it fails at, the next time may do. */
   const again = (task: () => Promise<void>, failure: string) =>
     oneAtATime(() => task().catch((error: unknown) => log.warn({ reason: messageOf(error) }, failure)));
@@ -30,7 +31,6 @@ export async function startProducer(needs: ProducerNeeds) {
   let pending: IngestJob[] = [];
   let queueing: Promise<void> | undefined;
   let wake = new AbortController();
-  let closed = false;
 
   async function queuePending(): Promise<void> {
     while (pending.length > 0 && (await hasRoom(ingestQueue, config.MAX_QUEUED_FILES)))
@@ -40,7 +40,7 @@ export async function startProducer(needs: ProducerNeeds) {
   }
 
   function onArrival(file: IngestJob): void {
-    if (closed || queues.connection.status !== 'ready' || pending.length >= MAX_PENDING) return;
+    if (signal.aborted || queues.connection.status !== 'ready' || pending.length >= MAX_PENDING) return;
     pending.push(file);
     queueing = queueArrivals();
   }
@@ -50,7 +50,7 @@ export async function startProducer(needs: ProducerNeeds) {
     await watcher.refresh();
     await putBackLeaving(config.DATA_DIR, log);
     const started = performance.now();
-    const { young, ...done } = await run();
+    const { young, ...done } = await compare();
     const ms = Math.round(performance.now() - started);
     if (done.queued + done.removed > 0) log.info({ ...done, ms }, 'folder compared with the ledger');
     return young;
@@ -58,7 +58,7 @@ export async function startProducer(needs: ProducerNeeds) {
 
   async function reconcileAgainAndAgain(): Promise<void> {
     let isWoken = true;
-    while (!closed) {
+    while (!signal.aborted) {
       wake = new AbortController();
       const young = await reconcile().catch((error: unknown) => {
         log.warn({ reason: messageOf(error) }, 'reconciliation put off');
@@ -80,7 +80,6 @@ export async function startProducer(needs: ProducerNeeds) {
   });
   store.onReturn(() => wake.abort());
   const close = async () => {
-    closed = true;
     wake.abort();
     clearInterval(timer);
     watcher.close();

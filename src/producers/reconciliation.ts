@@ -1,6 +1,7 @@
 import { existsSync } from 'node:fs';
 import { join } from 'node:path';
 import { setImmediate as breathe, setTimeout as sleep } from 'node:timers/promises';
+import { loadOf } from '../datasets/dataset.ts';
 import { FILE_GONE } from '../queues/dead-letter.ts';
 import { enqueueFiles, hasRoom, ingestJobId, isYoungerThan, versionOf, type IngestJob } from '../queues/ingest.ts';
 import type { Queues } from '../queues/open.ts';
@@ -35,7 +36,7 @@ const STILL_MS = 500;
 /** What the parts of the producer share. */
 export type ProducerNeeds = Runtime & Queues & { readonly store: Store };
 
-/** Compares the folder with the ledger, which is the truth, and queues what is not loaded. */
+/** Makes what compares the folder with the ledger, which is the truth, and queues what is not loaded. */
 export function createReconciliation(needs: ProducerNeeds) {
   const { config, store, ingestQueue, deadLetterQueue, log } = needs;
   const { signal } = needs.shutdown;
@@ -109,22 +110,21 @@ export function createReconciliation(needs: ProducerNeeds) {
     async function comparePage(page: readonly IngestJob[]): Promise<void> {
       await lookAtNodes(LOOK_EVERY_MS);
       const rows = await readVersions(store, ...page.map(({ name }) => name));
-      const known = new Map(rows.map((row) => [`${row.version} ${row.name}`, row]));
+      const known = new Map(rows.map((row) => [loadOf(row), row]));
       const missing: IngestJob[] = [];
       const doubtful = rows.filter(doubt.isDoubtful);
       const certain = ({ name }: IngestJob) => rows.filter((row) => row.name === name && !doubtful.includes(row));
       const forget = async (some: readonly KnownVersion[]) => {
         for (const one of some) await forgetFile(store, one);
-        if (some.length > 0) doubt.forgot();
       };
       for (const file of page) {
-        const untold = known.get(`${UNTOLD_VERSION} ${file.name}`);
+        const untold = known.get(loadOf({ name: file.name, version: UNTOLD_VERSION }));
         if (untold?.state === 'dead_letter' && versionOf(file) !== UNTOLD_VERSION) {
           // Who looks may look again.
           await settleDeadLetter(store, untold, 'superseded');
           await deadLetterQueue.remove(ingestJobId(untold));
         }
-        const row = known.get(`${versionOf(file)} ${file.name}`);
+        const row = known.get(loadOf({ name: file.name, version: versionOf(file) }));
         const inDoubt = doubtful.filter(({ name }) => name === file.name);
         if (row === undefined || row.state === 'superseded') {
           // What it may turn out to be a copy of, or its content would be taken for loaded.
@@ -180,5 +180,5 @@ export function createReconciliation(needs: ProducerNeeds) {
     return total;
   }
 
-  return { run };
+  return run;
 }

@@ -1,6 +1,7 @@
+import { randomUUID } from 'node:crypto';
 import { existsSync } from 'node:fs';
 import { lstat, mkdir, readlink, rename, rmdir, unlink } from 'node:fs/promises';
-import { dirname, join, relative, resolve } from 'node:path';
+import { dirname, join, resolve, sep } from 'node:path';
 import type { Logger } from 'pino';
 import { moveFile, moveToFree } from '../move-file.ts';
 import { versionOf, type IngestJob } from '../queues/ingest.ts';
@@ -8,7 +9,7 @@ import { codeOf } from '../runtime.ts';
 import { pathsBelow, placesOf, versionNow } from '../data-folder.ts';
 import type { FileVersion } from '../datasets/dataset.ts';
 
-/** A hidden folder of the data folder for files that are on their way out. */
+/** A hidden folder of the data folder for files that are on their way out, each in a folder of its own: two may have one name. */
 const LEAVING_FOLDER = '.leaving';
 
 /**
@@ -17,7 +18,8 @@ const LEAVING_FOLDER = '.leaving';
  */
 export async function takeOut(dataDir: string, file: IngestJob, isArchived: boolean): Promise<boolean> {
   const path = join(dataDir, file.name);
-  const held = join(dataDir, LEAVING_FOLDER, file.name);
+  const leaving = join(LEAVING_FOLDER, randomUUID(), file.name);
+  const held = join(dataDir, leaving);
   await mkdir(dirname(held), { recursive: true });
   try {
     await rename(path, held);
@@ -37,14 +39,14 @@ export async function takeOut(dataDir: string, file: IngestJob, isArchived: bool
       });
     return isSame;
   } finally {
-    await removeEmpty(dataDir, file.name);
+    await removeEmpty(dataDir, leaving);
   }
 }
 
 /** Removes the folders in which a file was held, those that nothing else is held in. */
-async function removeEmpty(dataDir: string, name: string): Promise<void> {
-  for (let folder = dirname(name); folder !== '.'; folder = dirname(folder))
-    if ((await rmdir(join(dataDir, LEAVING_FOLDER, folder)).catch(codeOf)) !== undefined) return;
+async function removeEmpty(dataDir: string, leaving: string): Promise<void> {
+  for (let folder = dirname(leaving); folder !== LEAVING_FOLDER; folder = dirname(folder))
+    if ((await rmdir(join(dataDir, folder)).catch(codeOf)) !== undefined) return;
 }
 
 /**
@@ -67,10 +69,11 @@ async function putBack(held: string, path: string): Promise<void> {
 /** Puts back what was on its way out when a process died, or could not be put back. */
 export async function putBackLeaving(dataDir: string, log: Logger): Promise<void> {
   for (const path of [...pathsBelow(dataDir, LEAVING_FOLDER)]) {
-    const name = relative(LEAVING_FOLDER, path);
+    const [, id = '', ...parts] = path.split(sep);
+    const name = parts.join(sep) || id; // somebody else's, if it is in no folder of its own
     await putBack(join(dataDir, path), join(dataDir, name)).catch((error: unknown) => {
       log.warn({ file: name, err: error }, 'a file on its way out could not be put back');
     });
-    await removeEmpty(dataDir, name);
+    await removeEmpty(dataDir, path);
   }
 }

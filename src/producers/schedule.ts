@@ -1,4 +1,5 @@
 import type { Queue } from 'bullmq';
+import { CronExpressionParser } from 'cron-parser';
 import type { Store } from '../storage/client.ts';
 import type { ProducerNeeds } from './reconciliation.ts';
 
@@ -7,7 +8,8 @@ const PAGE = 500;
 /** A run that waits for another time than its schedule's, by more than this, was put off by hand. */
 const PUT_OFF_MS = 60_000;
 
-type Schedule = { readonly every: number } | { readonly pattern: string; readonly tz: string };
+type CronSchedule = { readonly pattern: string; readonly tz: string };
+type Schedule = { readonly every: number } | CronSchedule;
 
 /**
  * Makes what keeps the time of jobs right, to be called again and again. BullMQ lets jobs wait for a time by the clock of the
@@ -28,6 +30,12 @@ export function createTimekeeper(needs: ProducerNeeds): () => Promise<void> {
   };
 }
 
+/** When a run of a cron schedule is to come next, in ms since the epoch, by the clock that is ahead: ours sets the time of the next run. */
+function timeOf({ pattern, tz }: CronSchedule, store: Store): number {
+  const currentDate = new Date(Math.max(Date.now(), store.now()));
+  return CronExpressionParser.parse(pattern, { currentDate, tz }).next().getTime();
+}
+
 /** Redis may have lost a schedule. One that is there and goes on stays: to upsert it would put its next run off each time. */
 function keepSchedule(queue: Queue, wanted: Schedule, store: Store): () => Promise<void> {
   let last = { next: 0, since: 0 };
@@ -37,7 +45,7 @@ function keepSchedule(queue: Queue, wanted: Schedule, store: Store): () => Promi
     const next = there?.next ?? 0;
     if (next !== last.next) last = { next, since: performance.now() };
     const waits = next > store.now() ? performance.now() - last.since : 0;
-    const isAhead = there?.every !== undefined && waits > 2 * there.every;
+    const isAhead = 'every' in wanted ? waits > 2 * wanted.every : next > timeOf(wanted, store) + PUT_OFF_MS;
     // The job of the next run, whose end is what the one after it waits for: it was lost, or somebody has put it off.
     const armed = await queue.getJob(`repeat:${queue.name}:${next}`);
     const isPutOff = armed && armed.delay > 0 && Math.abs(armed.timestamp + armed.delay - next) > PUT_OFF_MS;

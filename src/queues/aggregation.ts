@@ -1,6 +1,4 @@
-import { Queue } from 'bullmq';
 import { z } from 'zod';
-import type { QueueConnection } from './redis.ts';
 
 /** The queue of aggregation runs: one at a time in the whole fleet. */
 export const AGGREGATION_QUEUE = 'aggregation';
@@ -30,16 +28,6 @@ export type AggregationResult = Recomputed & { outcome: Outcome; slices: number;
 /** What a slice of the run with this epoch did. */
 export type SliceResult = Recomputed & { epoch: string };
 
-export type AggregationQueue = Queue<AggregationJob, AggregationResult>;
-export type AggregationSliceQueue = Queue<AggregationSlice, SliceResult>;
-
-const kept = { stackTraceLimit: 0, removeOnComplete: { count: 200 }, removeOnFail: { count: 200 } };
+export const AGGREGATION_JOBS = { stackTraceLimit: 0, removeOnComplete: { count: 200 }, removeOnFail: { count: 200 } };
 const retried = { attempts: 8, backoff: { type: 'exponential', delay: 500, jitter: 0.5 } };
-
-export function createAggregationQueue({ connection, prefix }: QueueConnection): AggregationQueue {
-  return new Queue(AGGREGATION_QUEUE, { connection, prefix, defaultJobOptions: kept });
-}
-
-export function createAggregationSliceQueue({ connection, prefix }: QueueConnection): AggregationSliceQueue {
-  return new Queue(AGGREGATION_SLICE_QUEUE, { connection, prefix, defaultJobOptions: { ...kept, ...retried } });
-}
+export const AGGREGATION_SLICE_JOBS = { ...AGGREGATION_JOBS, ...retried };

@@ -1,7 +1,6 @@
-import { Queue } from 'bullmq';
+import type { Queue } from 'bullmq';
 import { z } from 'zod';
-import { ingestJobId, ingestJobSchema, MAX_DATE_MS, versionOf } from './ingest.ts';
-import type { QueueConnection } from './redis.ts';
+import { ingestJobId, ingestJobSchema, MAX_DATE_MS } from './ingest.ts';
 
 /** The queue of files that could not be loaded: each a failed job, whose failure reason is the file's. */
 export const DEAD_LETTER_QUEUE = 'dead-letter';
@@ -25,19 +24,21 @@ export const deadLetterJobSchema = ingestJobSchema.extend({
 export type DeadLetterJob = z.infer<typeof deadLetterJobSchema>;
 export type DeadLetterQueue = Queue<DeadLetterJob, void>;
 
-export function createDeadLetterQueue({ connection, prefix }: QueueConnection): DeadLetterQueue {
-  const defaultJobOptions = { keepLogs: 20, stackTraceLimit: 0, removeOnComplete: true };
-  return new Queue(DEAD_LETTER_QUEUE, { connection, prefix, defaultJobOptions });
+export const DEAD_LETTER_JOBS = { keepLogs: 20, stackTraceLimit: 0, removeOnComplete: true };
+
+/** Puts a file among the dead letters, under the id of its ingest job; one that is there already stays as it is. */
+export async function addDeadLetter(queue: DeadLetterQueue, letter: DeadLetterJob): Promise<void> {
+  await queue.add(letter.name, letter, { jobId: ingestJobId(letter) });
 }
 
-/**
- * Puts a file among the dead letters, under the id of its ingest job; one that is there already stays as it is. What is no
- * file has another `version` that tells it from others of its name.
- */
-export async function addDeadLetter(
-  queue: DeadLetterQueue,
-  letter: DeadLetterJob,
-  version = versionOf(letter),
-): Promise<void> {
-  await queue.add(letter.name, letter, { jobId: ingestJobId({ name: letter.name, version }) });
+/** Letters that are read in one round trip. */
+const PAGE = 500;
+
+/** All letters of now, a page in memory. By their ids: where some leave meanwhile, the places of the others change. */
+export async function* letterPages(queue: DeadLetterQueue) {
+  const ids = await queue.getRanges(['failed'], 0, -1);
+  for (let start = 0; start < ids.length; start += PAGE) {
+    const page = await Promise.all(ids.slice(start, start + PAGE).map((id) => queue.getJob(id)));
+    yield page.filter((letter) => letter !== undefined);
+  }
 }

@@ -1,8 +1,7 @@
 import { createHash } from 'node:crypto';
 import { isAbsolute, sep } from 'node:path';
-import { Queue } from 'bullmq';
+import type { Queue } from 'bullmq';
 import { z } from 'zod';
-import type { QueueConnection } from './redis.ts';
 
 /** The queue of files to load: one job a file version. */
 export const INGEST_QUEUE = 'ingest';
@@ -76,11 +75,11 @@ export function ingestJobId(file: IngestJob | { readonly name: string; readonly 
 /** Loaded files that Bull Board shows, and for how many seconds. An option of the worker: in each job it costs memory. */
 export const KEPT_LOADED = { count: 1_000, age: 86_400 };
 
-export function createIngestQueue({ connection, prefix }: QueueConnection, attempts: number): IngestQueue {
-  const backoff = { type: 'exponential', delay: 500, jitter: 0.5 };
-  const defaultJobOptions = { attempts, backoff, keepLogs: 20, stackTraceLimit: 0 };
-  return new Queue(INGEST_QUEUE, { connection, prefix, defaultJobOptions, streams: { events: { maxLen: 1_000 } } });
-}
+export const INGEST_JOBS = {
+  backoff: { type: 'exponential', delay: 500, jitter: 0.5 },
+  keepLogs: 20,
+  stackTraceLimit: 0,
+};
 
 /** Whether fewer files than so many wait, are delayed by a retry, or are under way. */
 export async function hasRoom(queue: IngestQueue, maxFiles: number): Promise<boolean> {

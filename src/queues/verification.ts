@@ -1,6 +1,3 @@
-import { Queue } from 'bullmq';
-import type { QueueConnection } from './redis.ts';
-
 /** The queue of scheduled verifications of a sample: one at a time in the whole fleet. */
 export const VERIFICATION_QUEUE = 'verification';
 
@@ -15,9 +12,4 @@ export const emptyReport = () => ({
 });
 export type VerificationReport = ReturnType<typeof emptyReport>;
 
-export type VerificationQueue = Queue<object, VerificationReport>;
-
-export function createVerificationQueue({ connection, prefix }: QueueConnection): VerificationQueue {
-  const defaultJobOptions = { stackTraceLimit: 0, removeOnComplete: { count: 100 }, removeOnFail: { count: 100 } };
-  return new Queue(VERIFICATION_QUEUE, { connection, prefix, defaultJobOptions });
-}
+export const VERIFICATION_JOBS = { stackTraceLimit: 0, removeOnComplete: { count: 100 }, removeOnFail: { count: 100 } };

@@ -1,5 +1,5 @@
 import { types } from 'cassandra-driver';
-import type { FileVersion, TakenRecord } from '../datasets/dataset.ts';
+import { fileOfLoad, loadOf, type FileVersion, type TakenRecord } from '../datasets/dataset.ts';
 import { DAY_MS } from '../datasets/time.ts';
 import { readWindowEnd } from './aggregation-state.ts';
 import type { Store } from './client.ts';
@@ -89,7 +89,7 @@ export function createChangeLog(store: Clocked, settleMs: number) {
   type Load = { readonly file: FileVersion | undefined; readonly touched: readonly TouchedHour[] };
   const announce = together<Load, number>(AT_ONCE, async (group) => {
     const since = Math.floor(store.now());
-    const loads = new Map(group.flatMap(({ file }) => (file ? [[`${file.version} ${file.name}`, since]] : [])));
+    const loads = new Map(group.flatMap(({ file }) => (file ? [[loadOf(file), since]] : [])));
     const touched = group.flatMap((load) => load.touched);
     const at = await append(store, entriesOf(touched, loads));
     return group.map(() => at);
@@ -112,12 +112,6 @@ export function createChangeLog(store: Clocked, settleMs: number) {
   };
 }
 
-/** The file version that a load's `<version> <name>` stands for. */
-function fileOf(load: string): FileVersion {
-  const space = load.indexOf(' ');
-  return { version: load.slice(0, space), name: load.slice(space + 1) };
-}
-
 /** The loads that have not ended, by what the ledger says of their files, since they were announced. */
 async function unended(
   { store, hasJob }: LogReader,
@@ -126,16 +120,14 @@ async function unended(
 ): Promise<Map<string, number>> {
   const announced = entries.flatMap((entry) => [...entry.loads]);
   const loads = new Map(announced.sort(([, earlier], [, later]) => earlier - later));
-  const names = new Set([...loads.keys()].map((load) => fileOf(load).name));
-  for (const { name, version, finishedAt } of await readVersions(store, ...names)) {
-    const load = `${version} ${name}`;
-    if (finishedAt >= (loads.get(load) ?? Infinity)) loads.delete(load);
-  }
+  const names = new Set([...loads.keys()].map((load) => fileOfLoad(load).name));
+  for (const known of await readVersions(store, ...names))
+    if (known.finishedAt >= (loads.get(loadOf(known)) ?? Infinity)) loads.delete(loadOf(known));
   // A window may end far ahead of a clock that was set back.
   const now = Math.min(until, store.now());
   for (const [load, since] of loads) {
     const isAbandoned = since < now - ABANDONED_MS;
-    if (isAbandoned || (since < now - LOST_MS && !(await hasJob(fileOf(load))))) loads.delete(load);
+    if (isAbandoned || (since < now - LOST_MS && !(await hasJob(fileOfLoad(load))))) loads.delete(load);
   }
   return loads;
 }

@@ -104,6 +104,8 @@ export async function connectStore(config: Config, log: Logger, keyspace = confi
   const limit = pLimit(MAX_IN_FLIGHT);
   const run = (query: string, parameters: readonly unknown[] = [], options = {}) =>
     limit(() => client.execute(query, [...parameters], options));
+  const runIf = async (query: string, parameters: readonly unknown[]): Promise<boolean> =>
+    (await run(query, parameters, { isIdempotent: false })).wasApplied();
   return {
     run: (query: string, parameters?: readonly unknown[]) => run(query, parameters),
     /** Whether every node holds every row, so that a batch of several partitions stays on one. */
@@ -111,7 +113,7 @@ export async function connectStore(config: Config, log: Logger, keyspace = confi
     /** Inserts one row, by its columns. */
     insert: async ({ table, values, timestamp }: Insert): Promise<void> => {
       const query = insertQuery(table, Object.keys(values), timestamp !== undefined);
-      await run(query, timestamp === undefined ? Object.values(values) : [...Object.values(values), timestamp]);
+      await run(query, [...Object.values(values), ...(timestamp === undefined ? [] : [timestamp])]);
     },
     /** Inserts rows together, as an unlogged batch. */
     insertRows: async (rows: readonly Row[]): Promise<void> => {
@@ -124,11 +126,9 @@ export async function connectStore(config: Config, log: Logger, keyspace = confi
       await client.batch(queries, { logged: false, prepare: true });
     },
     /** Runs a lightweight transaction, which is never retried. Resolves to whether it was applied. */
-    runIf: async (query: string, parameters: readonly unknown[]): Promise<boolean> =>
-      (await run(query, parameters, { isIdempotent: false })).wasApplied(),
+    runIf,
     /** Inserts a row that has no write time unless there is one of its key, as `runIf`. */
-    insertIfNew: async (row: Row): Promise<boolean> =>
-      (await run(`${batchQuery(row, 1)} IF NOT EXISTS`, parametersOf([row]), { isIdempotent: false })).wasApplied(),
+    insertIfNew: (row: Row) => runIf(`${batchQuery(row, 1)} IF NOT EXISTS`, parametersOf([row])),
     /** Reads all pages of a query, one page in memory. */
     rows: async function* (query: string, parameters: readonly unknown[], pageSize?: number): AsyncIterable<types.Row> {
       yield* await run(query, parameters, { fetchSize: pageSize });

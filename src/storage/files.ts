@@ -101,13 +101,12 @@ export function ledgerRow(entry: LedgerEntry): Row {
  * Writes the row of a version that could not be loaded, whose state was read before, undefined where it had no row.
  * Resolves to whether that was still so: one that was loaded meanwhile stays loaded.
  */
-export function recordDeadLetter(store: Store, row: Row, before: FileState | undefined): Promise<boolean> {
-  if (before === undefined) return store.insertIfNew(row);
-  const cells = row.columns.map((column, at) => ({ column, value: row.values[at] }));
-  const set = cells.filter(({ column, value }) => !['name', 'version'].includes(column) && value !== undefined);
-  const update = `UPDATE files SET ${set.map(({ column }) => `${column} = ?`).join(', ')}`;
-  const parameters = [...set.map(({ value }) => value), row.partition, row.key, before];
-  return store.runIf(`${update} WHERE name = ? AND version = ? IF state = ?`, parameters);
+export function recordDeadLetter(store: Store, entry: LedgerEntry, before: FileState | undefined): Promise<boolean> {
+  if (before === undefined) return store.insertIfNew(ledgerRow(entry));
+  const { name, version, ...rest } = entry;
+  const set = Object.keys(rest).map((column) => `${column} = ?`);
+  const update = `UPDATE files SET ${set.join(', ')} WHERE name = ? AND version = ? IF state = ?`;
+  return store.runIf(update, [...Object.values(rest), name, version, before]);
 }
 
 /** Takes a version out of the ledger, so that it is loaded again. */

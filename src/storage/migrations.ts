@@ -11,8 +11,9 @@ import { migrations, migrationsTable } from './schema.ts';
 /** How long the nodes of a cluster may take to learn of a new keyspace or table. */
 const AGREEMENT_MS = 15_000;
 
-async function appliedVersion(store: Store): Promise<number> {
-  const result = await store.run('SELECT version FROM schema_migrations');
+/** The newest version that was applied, 0 where none was. `keyspace` ends with a point where it is not the store's own. */
+export async function appliedVersion(store: Store, keyspace = ''): Promise<number> {
+  const result = await store.run(`SELECT version FROM ${keyspace}schema_migrations`);
   return Math.max(0, ...result.rows.map((row) => Number(row['version'])));
 }
 

@@ -1,5 +1,5 @@
 import { types } from 'cassandra-driver';
-import type { Row } from '../datasets/dataset.ts';
+import { fileOfLoad, loadOf, type Row } from '../datasets/dataset.ts';
 import { DAY_MS, hourOf, microsOf, monthOf } from '../datasets/time.ts';
 import type { Store } from './client.ts';
 import { isLoaded, readVersions } from './files.ts';
@@ -113,14 +113,14 @@ export async function strayFiles(store: Store, partition: StoredDay | ReportedMo
       : (['vehicle_status_history', 'month', 'report_time', partition.month] as const);
   const query = `SELECT ${time}, file_name, file_version FROM ${table} WHERE vehicle_id = ? AND ${column} = ?`;
   for await (const row of store.rows(query, [partition.vehicleId, value]))
-    hours.set(`${row['file_version']} ${row['file_name'] ?? 'no file'}`, hourOf(Number(row[time])));
-  const nameOf = (id: string) => id.slice(id.indexOf(' ') + 1);
-  const names = [...new Set([...hours.keys()].map(nameOf))];
+    hours.set(loadOf({ name: row['file_name'] ?? 'no file', version: row['file_version'] }), hourOf(Number(row[time])));
+  const names = [...new Set([...hours.keys()].map((load) => fileOfLoad(load).name))];
   for (let start = 0; start < names.length; start += AT_ONCE)
-    for (const { name, version, state } of await readVersions(store, ...names.slice(start, start + AT_ONCE)))
-      if (isLoaded(state)) hours.delete(`${version} ${name}`);
-      else givenUp.add(`${version} ${name}`);
-  return [...hours].map(([id, hour]) => {
-    return { what: nameOf(id), version: id.slice(0, id.indexOf(' ')), hour, isGivenUp: givenUp.has(id) };
+    for (const known of await readVersions(store, ...names.slice(start, start + AT_ONCE)))
+      if (isLoaded(known.state)) hours.delete(loadOf(known));
+      else givenUp.add(loadOf(known));
+  return [...hours].map(([load, hour]) => {
+    const { name: what, version } = fileOfLoad(load);
+    return { what, version, hour, isGivenUp: givenUp.has(load) };
   });
 }

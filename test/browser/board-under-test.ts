@@ -5,12 +5,11 @@ import { pino } from 'pino';
 import { inject } from 'vitest';
 import { createBoard, listen } from '../../src/board/server.ts';
 import { parseConfig } from '../../src/config.ts';
-import { createAggregationQueue, createAggregationSliceQueue } from '../../src/queues/aggregation.ts';
 import { createCounters } from '../../src/queues/counters.ts';
-import { addDeadLetter, createDeadLetterQueue } from '../../src/queues/dead-letter.ts';
-import { createIngestQueue, versionOf, type IngestJob } from '../../src/queues/ingest.ts';
-import { connectQueues } from '../../src/queues/redis.ts';
-import { createVerificationQueue } from '../../src/queues/verification.ts';
+import { addDeadLetter } from '../../src/queues/dead-letter.ts';
+import { versionOf, type IngestJob } from '../../src/queues/ingest.ts';
+import { openQueues } from '../../src/queues/open.ts';
+import { createShutdown } from '../../src/runtime.ts';
 import { connectStore } from '../../src/storage/client.ts';
 import { migrate } from '../../src/storage/migrations.ts';
 
@@ -66,22 +65,16 @@ export async function createBoardUnderTest(environment: Record<string, string> =
     CASSANDRA_KEYSPACE: `test_${id}`,
     QUEUE_PREFIX: `{test-${id}}`,
     BOARD_PORT: '0',
+    INGEST_ATTEMPTS: '1',
     ...environment,
   });
   const log = pino({ level: 'silent' });
   await migrate(config, log);
-  const queues = await connectQueues(config, log);
+  const shutdown = createShutdown(log);
+  const opened = await openQueues({ config, log, shutdown });
   const store = await connectStore(config, log);
-  const ingestQueue = createIngestQueue(queues, 1);
-  const deadLetterQueue = createDeadLetterQueue(queues);
-  const aggregationQueue = createAggregationQueue(queues);
-  const sliceQueue = createAggregationSliceQueue(queues);
-  const verificationQueue = createVerificationQueue(queues);
-  const all = [ingestQueue, deadLetterQueue, aggregationQueue, sliceQueue, verificationQueue];
-  for (const queue of all) queue.on('error', () => undefined);
-  const counters = createCounters(queues, log);
-  const opened = { ingestQueue, deadLetterQueue, aggregationQueue, sliceQueue, verificationQueue };
-  const needs = { config, queues, store, ...opened, log };
+  const counters = createCounters(opened.queues, log);
+  const needs = { config, store, ...opened, log };
   const server = await listen(createBoard(needs), config);
 
   return {
@@ -99,16 +92,13 @@ export async function createBoardUnderTest(environment: Record<string, string> =
         versionOf(file),
         reason,
       ]);
-      await addDeadLetter(deadLetterQueue, { ...file, reason, failedAt: Date.now(), attempts: 1 });
+      await addDeadLetter(opened.deadLetterQueue, { ...file, reason, failedAt: Date.now(), attempts: 1 });
     },
     close: async () => {
       await server.close();
       await counters.close();
-      for (const queue of all) {
-        await queue.obliterate({ force: true });
-        await queue.close();
-      }
-      queues.connection.disconnect();
+      for (const queue of opened.allQueues) await queue.obliterate({ force: true });
+      await shutdown.release();
       await store.run(`DROP KEYSPACE ${config.CASSANDRA_KEYSPACE}`);
       await store.close();
       redisWay.close();

@@ -1,11 +1,12 @@
 import { mkdir } from 'node:fs/promises';
 import { join } from 'node:path';
-import { expect, it, vi } from 'vitest';
+import { describe, expect, it, vi } from 'vitest';
 import { createMetrics } from '../../src/board/metrics.ts';
 import { createSnapshotReader } from '../../src/board/snapshot.ts';
 import { backfill } from '../../src/commands/backfill.ts';
 import { openAll } from '../../src/commands/connect.ts';
 import { showStatus } from '../../src/commands/status.ts';
+import { readCounters } from '../../src/queues/counters.ts';
 import { eventually, openSpace } from './pipeline.ts';
 import { events } from './records.ts';
 
@@ -74,6 +75,71 @@ it('status and metrics tell of a paused queue, and of Cassandra where its days a
   expect(status).toMatch(/^ingest( +\d+)+$/m);
   await needs.verificationQueue.resume();
   await runtime.stop();
+});
+
+describe('backfill', async () => {
+  const own = await openSpace();
+
+  it('queues what is missing of a folder, behind what arrives, and nothing beside it', async () => {
+    const names = ['old/vehicles_events_1.json', 'old/deep/vehicles_status_2.json', 'beside/vehicles_events_3.json'];
+    for (const name of names) await own.put(name, [], { stoodStill: true });
+    const printed = vi.spyOn(process.stdout, 'write').mockReturnValue(true);
+    const queued = async () => {
+      const runtime = own.runtime();
+      await backfill(runtime, join(own.config.DATA_DIR, 'old'), { json: true });
+      await runtime.stop();
+      return JSON.parse(String(printed.mock.calls.at(-1)?.[0])) as unknown;
+    };
+    expect(await queued()).toEqual({ seen: 2, queued: 2, removed: 0, young: 0 });
+    expect((await own.queue('ingest').getPrioritized()).map(({ name }) => name).sort()).toEqual(
+      names.slice(0, 2).sort(),
+    );
+    const processor = own.startProcessor();
+    await own.loaded(names.slice(0, 2));
+    expect(await queued()).toEqual({ seen: 2, queued: 0, removed: 0, young: 0 });
+    printed.mockRestore();
+    await processor.stop();
+  });
+});
+
+describe('metrics', async () => {
+  const own = await openSpace();
+
+  it('tell what was loaded, rejected, given up and aggregated', async () => {
+    own.startWatcher();
+    own.startProcessor();
+    const content = JSON.stringify([...events(3), { vehicle_id: 'nameless' }]);
+    await own.put('vehicles_events_1.json', content);
+    await own.put('vehicles_events_broken.json', '[', { stoodStill: true });
+    await own.loaded(['vehicles_events_1.json']);
+    await eventually(async () => expect(await own.letters()).toHaveLength(1));
+    await own.aggregated();
+    const opened = await openAll(own.runtime());
+    const metrics = createMetrics(opened, createSnapshotReader(opened));
+    await eventually(async () => {
+      const lines = (await metrics()).split('\n');
+      expect(lines).toEqual(
+        expect.arrayContaining([
+          'vehicle_data_files_loaded_total{dataset="events"} 1',
+          'vehicle_data_records_loaded_total{dataset="events"} 3',
+          'vehicle_data_records_rejected_total{dataset="events"} 1',
+          `vehicle_data_bytes_loaded_total{dataset="events"} ${content.length}`,
+          'vehicle_data_file_to_rows_seconds_count 1',
+          'vehicle_data_file_to_rows_seconds_bucket{le="+Inf"} 1',
+          'vehicle_data_files_dead_lettered_total 1',
+          'vehicle_data_dead_letters 1',
+          expect.stringMatching(/^vehicle_data_aggregation_hours_total [1-9]/),
+          expect.stringMatching(/^vehicle_data_aggregation_runs_total\{outcome="done"\} [1-9]/),
+        ]),
+      );
+      // Whatever is counted is shown.
+      for (const sample of (await readCounters(opened.queues)).keys())
+        expect(
+          lines.some((line) => line.startsWith(`vehicle_data_${sample} `)),
+          sample,
+        ).toBe(true);
+    });
+  });
 });
 
 it.each(['archive', '.leaving'])('backfill takes nothing from the folder %s', async (folder) => {

@@ -1,4 +1,4 @@
-import { mkdir, readdir, rename, rm, stat, symlink, utimes, writeFile } from 'node:fs/promises';
+import { mkdir, readdir, readFile, rename, rm, stat, symlink, utimes, writeFile } from 'node:fs/promises';
 import { dirname, join } from 'node:path';
 import { Queue, UnrecoverableError, Worker } from 'bullmq';
 import { beforeAll, describe, expect, it, vi } from 'vitest';
@@ -8,8 +8,9 @@ import type { Runtime } from '../../src/runtime.ts';
 import { BadUsage, UsageError } from '../../src/config.ts';
 import { createDeadLetters } from '../../src/processors/dead-letter.ts';
 import { createLetterRestorer, takeUpLetter } from '../../src/producers/letters.ts';
+import { createReconciliation } from '../../src/producers/reconciliation.ts';
 import { readVersions } from '../../src/storage/files.ts';
-import { afterFirstLookUp, eventually, openSpace, type Letter, type Space } from './pipeline.ts';
+import { afterFirstLookUp, eventually, openSpace, type Letter, type Running, type Space } from './pipeline.ts';
 import { idOf } from './recomputation.ts';
 import { events } from './records.ts';
 
@@ -341,7 +342,10 @@ describe('a dead letter whose cause was a setting', async () => {
     await breakFile(space, 'vehicles_events_given_up.json');
     await command(space, (runtime) => discardFailed(runtime, { ...some, name: 'given_up' }));
     expect(await space.letters()).toEqual([]);
-    // Two comparisons later.
+    await command(space, async (runtime) => {
+      const compare = createReconciliation(await openAll(runtime));
+      for (let n = 0; n < 2; n += 1) expect(await compare()).toMatchObject({ queued: 0, young: 0 });
+    });
     await breakFile(space, 'vehicles_events_later_1.json');
     await breakFile(space, 'vehicles_events_later_2.json');
     expect(await statesOf(space, 'vehicles_events_given_up.json')).toEqual(['discarded']);
@@ -524,8 +528,9 @@ describe.each(['archive', 'delete'] as const)('a loaded file with AFTER_LOAD=%s'
       () => true,
       () => false,
     );
+  let watcher: Running;
   beforeAll(() => {
-    space.startWatcher();
+    watcher = space.startWatcher();
     space.startProcessor();
   });
 
@@ -558,6 +563,24 @@ describe.each(['archive', 'delete'] as const)('a loaded file with AFTER_LOAD=%s'
     await eventually(async () => expect(await isThere(name)).toBe(false));
   });
 
+  it('takes no dead letter along that was given up: it stays, also after a restart of the watcher', async () => {
+    const name = 'vehicles_events_given_up.json';
+    await breakFile(space, name);
+    await command(space, (runtime) => discardFailed(runtime, { ...some, name }));
+    for (const n of [1, 2]) {
+      const other = `vehicles_events_beside_${n}.json`;
+      await space.put(other, events(1));
+      await space.loaded([other]);
+      // Its row is younger than that of the one that was given up, and it is looked at in the same comparison.
+      await eventually(async () => expect(await isThere(other)).toBe(false));
+      expect(await isThere(name)).toBe(true);
+      await watcher.stop();
+      watcher = space.startWatcher();
+    }
+    expect(await statesOf(space, name)).toEqual(['discarded']);
+    expect(await readFile(path(name), 'utf8')).toBe(BROKEN);
+  });
+
   it('of a name that left before leaves, too, and an archive keeps both', async () => {
     const name = 'vehicles_events_twice.json';
     for (const n of [1, 2]) {
@@ -576,9 +599,12 @@ describe('files that do not leave the folder like others', async () => {
   const path = (...names: string[]) => join(own.config.DATA_DIR, ...names);
 
   it('what was on its way out when the process died is put back at the next start, and a newer version stays', async () => {
-    await mkdir(path('.leaving/in'), { recursive: true });
-    await writeFile(path('.leaving/in/vehicles_events_held.json'), JSON.stringify(events(3, { vehicle_id: 'held' })));
-    await writeFile(path('.leaving/vehicles_events_old.json'), JSON.stringify(events(3, { vehicle_id: 'old' })));
+    await mkdir(path('.leaving/id/in'), { recursive: true });
+    await writeFile(
+      path('.leaving/id/in/vehicles_events_held.json'),
+      JSON.stringify(events(3, { vehicle_id: 'held' })),
+    );
+    await writeFile(path('.leaving/id/vehicles_events_old.json'), JSON.stringify(events(3, { vehicle_id: 'old' })));
     await own.put('vehicles_events_old.json', events(2, { vehicle_id: 'new' }));
     own.startWatcher();
     own.startProcessor();

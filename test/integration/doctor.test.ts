@@ -7,6 +7,7 @@ import { doctor } from '../../src/commands/doctor.ts';
 import type { Config } from '../../src/config.ts';
 import { freePort } from '../../src/local/ports.ts';
 import { findRedisBinary, startRedis } from '../../src/local/redis.ts';
+import { openQueues } from '../../src/queues/open.ts';
 import { migrate } from '../../src/storage/migrations.ts';
 import { openSpace } from './pipeline.ts';
 
@@ -85,6 +86,10 @@ describe('pipeline doctor', () => {
     expect(line('Redis memory')?.state).toMatch(/warn|wrong/);
     expect(line('Redis version')?.state).toBe('ok');
     expect(failure).toMatch(/^\d of \d+ checks found something wrong\.$/);
+    // And everybody else refuses it.
+    await expect(openQueues(space.runtime({ REDIS_URL: url }))).rejects.toThrow(
+      'Redis evicts keys (allkeys-lru), queued files too: set maxmemory-policy to noeviction.',
+    );
   });
 
   it('looks at the rest when the stores are away, and says so without a stack trace', async () => {

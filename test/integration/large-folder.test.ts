@@ -27,7 +27,7 @@ describe('a folder of many files', async () => {
       return { down, generations: new Map([...generations].map(([node, nth]) => [node, nth + starts])) };
     },
   };
-  const { run } = createReconciliation({ ...opened, store });
+  const run = createReconciliation({ ...opened, store });
   const compare = async () => {
     asked.length = 0;
     const { seen, queued } = await run();
@@ -75,7 +75,7 @@ describe('a folder of many files', async () => {
       }
       asked.length = 0;
       const fresh = createReconciliation({ ...opened, store: { ...store, rows: endless } });
-      expect(await fresh.run()).toMatchObject({ seen: FILES, queued: 3 });
+      expect(await fresh()).toMatchObject({ seen: FILES, queued: 3 });
       expect(rows).toBeLessThan(FILES * 5);
       expect(asked.length).toBeGreaterThan(FILES / 2);
     });
@@ -86,7 +86,7 @@ describe('a folder of many files', async () => {
         return store.rows(query, parameters);
       };
       asked.length = 0;
-      expect(await createReconciliation({ ...opened, store: { ...store, rows } }).run()).toMatchObject({ queued: 3 });
+      expect(await createReconciliation({ ...opened, store: { ...store, rows } })()).toMatchObject({ queued: 3 });
       expect(asked).toHaveLength(FILES);
     });
   });

@@ -79,3 +79,44 @@ describe('when the clock of Cassandra is set', async () => {
     expect(doubt.isDoubtful(loadedAt(store.now() + 1))).toBe(true);
   });
 });
+
+describe('what a restart of a node left in doubt', async () => {
+  const space = await openSpace();
+  const real = await openStore(space.runtime());
+  const nodes = await real.nodes();
+  const row = { name: '', version: '', state: 'loaded' as const, sha256: null, rejected: 0, error: null };
+
+  it('stays so for weeks of comparisons, in which the folder may have been away, and is one doubt where it started again and again', async () => {
+    let [ahead, starts] = [0, 0n];
+    const store = {
+      ...real,
+      now: () => real.now() + ahead,
+      nodes: () =>
+        Promise.resolve({ ...nodes, generations: new Map([...nodes.generations].map(([id, n]) => [id, n + starts])) }),
+    };
+    const at = store.now();
+    const isDoubtful = (of: ReturnType<typeof createLedgerDoubt>) =>
+      of.isDoubtful({ ...row, startedAt: at, finishedAt: at });
+    await createLedgerDoubt(store, DURABLE_MS).look();
+    const doubt = createLedgerDoubt(store, DURABLE_MS);
+    for (; starts < 5n; ahead += 20_000) {
+      starts += 1n;
+      expect(await doubt.look()).toBe(true);
+    }
+    expect(isDoubtful(doubt)).toBe(true);
+    const [stored] = await space.read('SELECT doubts FROM reconciliation_state');
+    expect(Object.keys(stored?.['doubts'] ?? {})).toHaveLength(1);
+
+    for (const [days, isStill] of [
+      [29, true],
+      [31, false],
+    ] as const) {
+      ahead = days * 24 * HOUR_MS;
+      await doubt.look();
+      await doubt.compared(store.now());
+      const next = createLedgerDoubt(store, DURABLE_MS);
+      await next.look();
+      expect([doubt, next].map(isDoubtful), `after ${days} days`).toEqual([isStill, isStill]);
+    }
+  });
+});

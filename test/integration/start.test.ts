@@ -19,15 +19,17 @@ let environment: Record<string, string>;
 beforeEach(async () => {
   folder = await mkdtemp(join(tmpdir(), 'start-'));
   await symlink(join(ROOT, '.local/lib'), join(folder, 'lib'));
+  const boardPort = String(await freePort(0));
   environment = {
     // An empty value counts as not set, whatever this machine's own environment says.
     REDIS_URL: '',
     CASSANDRA_CONTACT_POINTS: '',
     DATA_DIR: join(folder, 'data'),
     LOCAL_DIR: folder,
-    LOCAL_REDIS_PORT: '0',
+    // The board's, which is asked for first: it gets it, and Redis the next one.
+    LOCAL_REDIS_PORT: boardPort,
     LOCAL_CASSANDRA_PORT: '0',
-    BOARD_PORT: String(await freePort(0)),
+    BOARD_PORT: boardPort,
     PROCESSORS: '2',
   };
 });
@@ -102,7 +104,7 @@ async function countEvents(): Promise<number> {
   }
 }
 
-it('npm start loads files; killed, it takes its roles along; the next start keeps the data, and Ctrl-C stops everything', async () => {
+it('npm start loads files, and starts roles again that were killed; killed itself, it takes its roles along; the next start keeps the data, and Ctrl-C stops everything', async () => {
   const first = npmStart();
   await vi
     .waitUntil(() => first.output.includes('Ctrl-C stops everything'), POLL)
@@ -110,7 +112,18 @@ it('npm start loads files; killed, it takes its roles along; the next start keep
   await vi.waitUntil(async () => (await countEvents()) >= 100, POLL);
   expect((await fetch(`http://127.0.0.1:${environment['BOARD_PORT']}/readyz`)).status).toBe(200);
 
-  const roles = (await family(first.pid)).filter(({ command }) => /pipeline\.js (?!start)\w+$/.test(command));
+  const rolesNow = async () =>
+    (await family(first.pid)).filter(({ command }) => /pipeline\.js (?!start)\w+$/.test(command));
+  const killed = (await rolesNow()).filter(({ command }) => /(watch|process)$/.test(command)).map(({ pid }) => pid);
+  for (const pid of killed) process.kill(pid, 'SIGKILL');
+  await vi.waitUntil(async () => {
+    const pids = (await rolesNow()).map(({ pid }) => pid);
+    return pids.length === 5 && !pids.some((pid) => killed.includes(pid));
+  }, POLL);
+  const before = await countEvents();
+  await vi.waitUntil(async () => (await countEvents()) >= before + 100, POLL);
+
+  const roles = await rolesNow();
   expect(roles.map(({ command }) => command.split(' ').at(-1)).sort()).toEqual([
     'board',
     'generate',
@@ -229,7 +242,8 @@ it('a store that dies while the rest starts ends it, and is what it names', { ti
   const started = npmStart();
   await vi.waitUntil(() => started.output.includes('processes start'), POLL).catch(() => expect.fail(started.output));
   const cassandra = await findServer(join(folder, 'cassandra'));
-  process.kill(cassandra?.pid ?? 0, 'SIGKILL');
+  if (cassandra === undefined) expect.fail('no local Cassandra');
+  process.kill(cassandra.pid, 'SIGKILL');
   const since = performance.now();
   await started.ended;
   expect(performance.now() - since).toBeLessThan(15_000);

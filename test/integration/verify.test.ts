@@ -585,3 +585,26 @@ it('rows of a version that was never loaded whole are told of, also when another
   const what = '2026-11-20 of vehicle left: rows of files that the ledger does not call loaded';
   expect(examples).toEqual([{ what, problem: name, mended: false }]);
 });
+
+describe('times without a zone', async () => {
+  const space = await openSpace({ SOURCE_TIME_ZONE: 'America/New_York' });
+
+  it('are in SOURCE_TIME_ZONE, for the rows, the summaries and the verification alike', async () => {
+    // Five hours behind UTC; in October still four.
+    await space.put('vehicles_events_zone.json', [event({ event_time: '2026-11-20T21:30:00.5' })]);
+    await space.put('vehicles_status_zone.json', [status({ report_time: '2026-10-31T23:30:00' })]);
+    await settle(space, ['vehicles_events_zone.json', 'vehicles_status_zone.json']);
+    expect(await space.read('SELECT day, event_time FROM vehicle_events')).toEqual([
+      { day: '2026-11-21', event_time: '2026-11-21T02:30:00.500Z' },
+    ]);
+    expect(await space.read('SELECT month, report_time FROM vehicle_status_history')).toEqual([
+      { month: '2026-11', report_time: '2026-11-01T03:30:00.000Z' },
+    ]);
+    expect(await space.read('SELECT day, event_count FROM daily_summary')).toEqual([
+      { day: '2026-11-21', event_count: 1 },
+    ]);
+    expect(await verified(space)).toMatchObject({ files: 2, records: 2, differences: 0, failure: '' });
+    // It is by the zone that it reads the files as they were loaded.
+    expect((await verified(space, {}, { SOURCE_TIME_ZONE: 'UTC' })).differences).toBeGreaterThan(0);
+  });
+});

@@ -1,5 +1,4 @@
-import { setTimeout as sleep } from 'node:timers/promises';
-import { expect, it } from 'vitest';
+import { expect, it, onTestFinished, vi } from 'vitest';
 import { createGathering } from '../../src/processors/gather.ts';
 
 const HOUR_MS = 3_600_000;
@@ -28,12 +27,19 @@ it('who would be alone waits for nobody', async () => {
 });
 
 it('too few go after a while, and those of the next while have all of it', async () => {
+  vi.useFakeTimers({ toFake: ['setTimeout', 'clearTimeout'] });
+  onTestFinished(() => void vi.useRealTimers());
   const gathered = createGathering(3, 300);
-  const early = gathered();
-  await sleep(200);
-  await Promise.all([early, gathered()]);
+  const early = [gathered()];
+  vi.advanceTimersByTime(200);
+  early.push(gathered());
+  vi.advanceTimersByTime(99);
+  expect(await areDone(early)).toEqual([false, false]);
+  vi.advanceTimersByTime(1);
+  expect(await areDone(early)).toEqual([true, true]);
   const late = gathered();
-  await sleep(150);
+  vi.advanceTimersByTime(299);
   expect(await areDone([late])).toEqual([false]);
+  vi.advanceTimersByTime(1);
   await late;
 });

@@ -1,3 +1,4 @@
+import { createHash } from 'node:crypto';
 import { mkdtemp, rm, writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
@@ -37,14 +38,14 @@ async function read(
   const rejected: { index: number; field: string; reason: string }[] = [];
   const file = await openDataFile(folder, name, MAX_BYTES);
   try {
-    const chunks = readRecords(file, {
+    const options = {
       ...kind,
       context: { lineage: { name, version: '1' }, writtenAt, sourceTimeZone: 'UTC' },
       maxRecordBytes: 1024 ** 2,
       maxBytes: MAX_BYTES,
       mayGrow,
-    });
-    for await (const chunk of chunks) {
+    };
+    for await (const chunk of readRecords(file, options, createHash('sha256'))) {
       expect(chunk.taken.length + chunk.rejected.length).toBeLessThan(MAX_CHUNK_RECORDS);
       ids.push(...chunk.taken.map(({ rows: [row] }) => row?.values[row.columns.indexOf('event_id')]));
       rejected.push(...chunk.rejected.map(({ index, field, reason }) => ({ index, field, reason })));

@@ -1,7 +1,8 @@
 import { existsSync } from 'node:fs';
-import { mkdir, mkdtemp, readFile, readdir, readlink, rm, symlink, unlink, writeFile } from 'node:fs/promises';
+import { mkdir, mkdtemp, readFile, readdir, readlink, rename, rm, symlink, unlink, writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { dirname, join } from 'node:path';
+import { setImmediate as breathe } from 'node:timers/promises';
 import { pino } from 'pino';
 import { afterAll, beforeEach, expect, it } from 'vitest';
 import { versionNow } from '../../src/data-folder.ts';
@@ -40,22 +41,28 @@ it('what cannot be put back by a hard link is moved back, and what cannot be put
   // Another file system: a link to it is refused, as Linux refuses one to a file of another user.
   const held = await newFolder('/dev/shm');
   await symlink(held, join(folder, '.leaving'));
-  await mkdir(join(held, 'below'));
+  await mkdir(join(held, 'id/below'), { recursive: true });
   await writeFile(join(folder, 'below'), 'a file where a folder was');
   for (const name of ['below/vehicles_events_0.json', NAME, 'vehicles_events_2.json'])
-    await writeFile(join(held, name), `old ${name}`);
+    await writeFile(join(held, 'id', name), `old ${name}`);
+  await writeFile(join(held, 'vehicles_events_3.json'), 'in no folder of its own');
   await writeFile(join(folder, 'vehicles_events_2.json'), 'newer');
   await putBackLeaving(folder, log);
   expect(await readFile(join(folder, NAME), 'utf8')).toBe(`old ${NAME}`);
   expect(await readFile(join(folder, 'vehicles_events_2.json'), 'utf8')).toBe('newer');
-  expect((await readdir(held, { recursive: true })).sort()).toEqual(['below', 'below/vehicles_events_0.json']);
+  expect((await readdir(held, { recursive: true })).sort()).toEqual([
+    'id',
+    'id/below',
+    'id/below/vehicles_events_0.json',
+  ]);
+  expect(await readFile(join(folder, 'vehicles_events_3.json'), 'utf8')).toBe('in no folder of its own');
 });
 
 it('whatever was held in however many folders is put back, and none of these is left', async () => {
   const names = Array.from({ length: 100 }, (_, n) => `below/${n}/${NAME}`);
   for (const name of names) {
-    await mkdir(join(folder, '.leaving', dirname(name)), { recursive: true });
-    await writeFile(join(folder, '.leaving', name), '');
+    await mkdir(join(folder, '.leaving/id', dirname(name)), { recursive: true });
+    await writeFile(join(folder, '.leaving/id', name), '');
   }
   await putBackLeaving(folder, log);
   for (const name of names) expect(existsSync(join(folder, name)), name).toBe(true);
@@ -64,6 +71,38 @@ it('whatever was held in however many folders is put back, and none of these is 
   expect(loaded && (await takeOut(folder, loaded, false))).toBe(true);
   expect(existsSync(join(folder, first))).toBe(false);
   expect(await readdir(join(folder, '.leaving'))).toEqual([]);
+});
+
+it.each([true, false])(
+  'a version that was put in the place of a loaded one is put back, unread (archived: %s)',
+  async (isArchived) => {
+    await writeFile(join(folder, NAME), 'loaded');
+    const loaded = versionNow(folder, NAME);
+    if (loaded === undefined) throw new Error('no version');
+    await writeFile(join(folder, NAME), 'newer, and not loaded');
+    expect(await takeOut(folder, loaded, isArchived)).toBe(false);
+    expect(await readFile(join(folder, NAME), 'utf8')).toBe('newer, and not loaded');
+    expect(await readdir(join(folder, '.leaving'))).toEqual([]);
+    expect(existsSync(join(folder, 'archive'))).toBe(false);
+  },
+);
+
+it('a version that is put there while two processes take the loaded one out is lost to neither', async () => {
+  const path = join(folder, NAME);
+  for (let round = 0; round < 200; round += 1) {
+    await writeFile(path, 'loaded');
+    const loaded = versionNow(folder, NAME);
+    if (loaded === undefined) throw new Error('no version');
+    await writeFile(`${path}.tmp`, 'newer, and not loaded');
+    const provide = async () => {
+      while (existsSync(path)) await breathe();
+      await rename(`${path}.tmp`, path);
+      for (let turn = round % 10; turn > 0; turn -= 1) await breathe();
+      return takeOut(folder, loaded, false);
+    };
+    expect(await Promise.all([takeOut(folder, loaded, true), provide()])).toEqual([true, false]);
+    expect(await readFile(path, 'utf8'), `round ${round}`).toBe('newer, and not loaded');
+  }
 });
 
 it('of two that are moved to one place at once, none is lost', async () => {

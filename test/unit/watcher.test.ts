@@ -1,4 +1,4 @@
-import { mkdir, mkdtemp, rm, symlink, writeFile } from 'node:fs/promises';
+import { mkdir, mkdtemp, rm, stat, symlink, writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
@@ -6,16 +6,24 @@ import { execa } from 'execa';
 import { pino } from 'pino';
 import { expect, it, onTestFinished, vi } from 'vitest';
 import { watchFolder } from '../../src/producers/watcher.ts';
+import type { IngestJob } from '../../src/queues/ingest.ts';
+
+const WAIT = { timeout: 10_000 };
 
 async function watched() {
   const folder = await mkdtemp(join(tmpdir(), 'watcher-'));
   const arrived: string[] = [];
-  const watcher = await watchFolder(folder, ({ name }) => arrived.push(name), pino({ level: 'silent' }));
+  const sizes: number[] = [];
+  const onArrival = ({ name, size }: IngestJob) => {
+    arrived.push(name);
+    sizes.push(size);
+  };
+  const watcher = await watchFolder(folder, onArrival, pino({ level: 'silent' }));
   onTestFinished(async () => {
     watcher.close();
     await rm(folder, { recursive: true });
   });
-  return { folder, arrived, arrive: (name: string) => writeFile(join(folder, name), '[]') };
+  return { folder, arrived, sizes, arrive: (name: string) => writeFile(join(folder, name), '[]') };
 }
 
 it('a folder that is removed and made again, of which the file system may use the inode again, is watched', async () => {
@@ -25,7 +33,7 @@ it('a folder that is removed and made again, of which the file system may use th
     await sleep(50);
     const name = `below/vehicles_events_${round}.json`;
     await arrive(name);
-    await vi.waitFor(() => expect(arrived).toContain(name));
+    await vi.waitFor(() => expect(arrived).toContain(name), WAIT);
     await rm(join(folder, 'below'), { recursive: true });
   }
 });
@@ -40,26 +48,29 @@ it('links to folders are not followed', async () => {
   await arrive('day/vehicles_events_2.json');
   // By name: of a file that is written in two steps, each may be an arrival.
   const named = new Set(['day/vehicles_events_2.json', 'vehicles_events_1.json']);
-  await vi.waitFor(() => expect(new Set(arrived)).toEqual(named));
+  await vi.waitFor(() => expect(new Set(arrived)).toEqual(named), WAIT);
   await sleep(500);
   expect(new Set(arrived)).toEqual(named);
 });
 
 it('an array that is written in place for seconds arrives when it is whole', async () => {
-  const { folder, arrived } = await watched();
+  const { folder, arrived, sizes } = await watched();
   const name = 'vehicles_events_1.json';
   const write = 'for n in $(seq 600); do echo "[1],"; sleep 0.005; done; sleep 0.1; echo "[2]]"';
   await execa('sh', ['-c', `(echo "["; ${write}) > ${name}`], { cwd: folder });
-  await vi.waitFor(() => expect(arrived).toContain(name));
+  const { size } = await stat(join(folder, name));
+  await vi.waitFor(() => expect(sizes.at(-1)).toBe(size), WAIT);
   await sleep(500);
   expect(arrived.length).toBeLessThanOrEqual(2);
+  // Where the machine lets it stand still for long, it looks whole once.
+  expect(Math.min(...sizes)).toBeGreaterThan(size / 10);
 });
 
 it('a file that has left is none, even one whose name looks like bytes that are no UTF-8', async () => {
   const { folder, arrived, arrive } = await watched();
   const name = 'vehicles_events_\uFFFD.json';
   await arrive(name);
-  await vi.waitFor(() => expect(arrived).toContain(name));
+  await vi.waitFor(() => expect(arrived).toContain(name), WAIT);
   await sleep(500);
   arrived.length = 0;
   await rm(join(folder, name));
