@@ -32,13 +32,14 @@ const program = new Command('bench')
   .option('--rounds <n>', 'counted rounds of each', Number)
   .option('--minutes <n>', 'of the soak', Number, 60)
   .option('--processors <n...>', 'numbers of replicas that drain; 1 and 2 unless said otherwise')
+  .option('--nodes <path...>', 'other Nodes that drain in the same rounds, beside the one that runs this')
   .addOption(
     new Option('--only <name...>', 'only these; the long ones run only when they are named').choices(
       measurements.map(({ name }) => name),
     ),
   );
 
-const { only, quick, withSpark, rounds, minutes, processors } = program
+const { only, quick, withSpark, rounds, minutes, processors, nodes } = program
   .parse()
   .opts<{
     only?: string[];
@@ -47,6 +48,7 @@ const { only, quick, withSpark, rounds, minutes, processors } = program
     rounds?: number;
     minutes: number;
     processors?: string[];
+    nodes?: string[];
   }>();
 const options: Options = {
   quick,
@@ -54,6 +56,7 @@ const options: Options = {
   rounds: rounds ?? (quick ? 2 : 5),
   minutes: quick ? Math.min(minutes, 2) : minutes,
   processors: processors?.map(Number) ?? [1, 2],
+  nodes: nodes ?? [],
   say: (line) => console.log(line),
 };
 

@@ -14,6 +14,8 @@ export interface Options {
   /** Of the soak. */
   readonly minutes: number;
   readonly processors: readonly number[];
+  /** Paths of other Nodes that drain, too. */
+  readonly nodes: readonly string[];
   readonly say: (line: string) => void;
 }
 

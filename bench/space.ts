@@ -78,11 +78,11 @@ export async function openSpace(stores: Stores, changes: Readonly<Record<string,
   const roles: Role[] = [];
   let started = 0;
 
-  /** @param args of Node itself */
-  function startRole(role: string, args: readonly string[] = []): Role {
+  /** @param args of Node itself, which is at the path `node` */
+  function startRole(role: string, args: readonly string[] = [], node = process.execPath): Role {
     started += 1;
     const path = join(folder, `${role}-${started}.log`);
-    const child = execa(process.execPath, ['--max-semi-space-size=16', ...args, PROGRAM, role], {
+    const child = execa(node, ['--max-semi-space-size=16', ...args, PROGRAM, role], {
       // Not in the repository, whose .env is not meant here.
       cwd: folder,
       env: environment,

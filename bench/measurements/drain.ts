@@ -1,6 +1,7 @@
 import { fork } from 'node:child_process';
 import { once } from 'node:events';
 import { setTimeout as sleep } from 'node:timers/promises';
+import { execa } from 'execa';
 import { checkAggregated, checkLedger, checkRows } from '../check.ts';
 import type { Contender, Goal, Measurement, Options } from '../measurement.ts';
 import { usageOf, watchUsage } from '../processes.ts';
@@ -25,6 +26,8 @@ export interface Backlog {
   readonly processors: number;
   /** Variables of the pipeline. */
   readonly environment?: Readonly<Record<string, string | number>>;
+  /** Path of the Node that all run on; the one that runs this unless said otherwise. */
+  readonly node?: string | undefined;
 }
 
 /** What the provider of the backlog is; other records each round. */
@@ -40,7 +43,7 @@ export function providerOf(round: number, changes: Partial<ProviderOptions> = {}
  */
 export async function openBacklog(
   stores: Stores,
-  { provider, pairs, processors, environment }: Backlog,
+  { provider, pairs, processors, environment, node }: Backlog,
   nodeArgs: readonly string[] = [],
 ) {
   const space = await openSpace(stores, environment);
@@ -48,11 +51,11 @@ export async function openBacklog(
     const files = [...createProvider(provider).pairs(pairs)];
     await putAll(space.config.DATA_DIR, files);
     await sleep(YOUNG_MS);
-    const watcher = space.startRole('watch');
+    const watcher = space.startRole('watch', [], node);
     await watcher.ready();
     await until('all files are queued', async () => (await space.unfinished()) === files.length);
     await space.ingest.pause();
-    const replicas = Array.from({ length: processors }, () => space.startRole('process', nodeArgs));
+    const replicas = Array.from({ length: processors }, () => space.startRole('process', nodeArgs, node));
     await Promise.all(replicas.map((replica) => replica.ready()));
     const pids = [watcher.pid, stores.redisPid, ...replicas.map(({ pid }) => pid)];
     // Asked seldom, since each time costs the machine that is measured.
@@ -120,13 +123,16 @@ async function writeBare(stores: Stores, pairs: number, provider: ProviderOption
   }
 }
 
-function plan(statusTimes: ProviderOptions['statusTimes'], stores: Stores, options: Options) {
+async function plan(statusTimes: ProviderOptions['statusTimes'], stores: Stores, options: Options) {
   const pairs = options.quick ? 300 : 2_000;
   const provider = (round: number) => providerOf(round, { statusTimes });
-  const ours = options.processors.map((count): Contender => {
-    const name = `pipeline, ${count} processor${count === 1 ? '' : 's'}`;
-    return { name, run: (round) => drain(stores, { provider: provider(round), pairs, processors: count }) };
-  });
+  const onNode = (node?: string, version = '') =>
+    options.processors.map((processors): Contender => {
+      const name = `pipeline, ${processors} processor${processors === 1 ? '' : 's'}${version}`;
+      return { name, run: (round) => drain(stores, { provider: provider(round), pairs, processors, node }) };
+    });
+  const ours = onNode();
+  for (const node of options.nodes) ours.push(...onNode(node, `, Node ${(await execa(node, ['--version'])).stdout}`));
   const bare: Contender = { name: 'ceiling', run: (round) => writeBare(stores, pairs, provider(round)) };
   const spark: Contender = { name: 'Spark', run: (round) => drainWithSpark(stores, pairs, provider(round)) };
   const goals = ours.flatMap(({ name: of }): Goal[] => [

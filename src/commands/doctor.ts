@@ -34,7 +34,10 @@ function clockLine(check: string, skewMs: number): Line {
 
 async function checkNode(config: Config): Promise<Line[]> {
   const version = process.versions.node;
-  const node = line('Node', version, { wrong: isOlder(version, '20.19') && 'Install Node 20.19 or later.' });
+  const node = line('Node', version, {
+    wrong: isOlder(version, '20.19') && 'Install Node 20.19 or later.',
+    warn: isOlder(version, '22') && 'Its security is mended no more since April 2026: newer ones are, and faster.',
+  });
   const local = await findLocalServices(config.LOCAL_DIR);
   // Java is only for a Cassandra of this machine.
   const isLocal = config.CASSANDRA_CONTACT_POINTS === undefined || local.CASSANDRA_PORT === config.CASSANDRA_PORT;

@@ -33,7 +33,7 @@ export async function startProducer(needs: ProducerNeeds) {
   let wake = new AbortController();
 
   async function queuePending(): Promise<void> {
-    while (pending.length > 0 && (await hasRoom(ingestQueue, config.MAX_QUEUED_FILES)))
+    while (pending.length > 0 && (await hasRoom(ingestQueue, config.MAX_QUEUED_FILES, { backlog: false })))
       await enqueueFiles(ingestQueue, pending.splice(0, BURST), { backlog: false });
     if (pending.length > 0) log.info({ left: pending.length }, 'the queue is full, files are left to reconciliation');
     pending = [];

@@ -141,7 +141,11 @@ export function createReconciliation(needs: ProducerNeeds) {
         else if (AFTER_LOAD === 'keep' || row.state === 'discarded') settledNow.set(file.name, row.version);
         else if (await removeLoaded(file, row)) total.removed += 1;
       }
-      while (missing.length > 0 && !signal.aborted && !(await hasRoom(ingestQueue, MAX_QUEUED_FILES)))
+      while (
+        missing.length > 0 &&
+        !signal.aborted &&
+        !(await hasRoom(ingestQueue, MAX_QUEUED_FILES, { backlog: true }))
+      )
         await Promise.all([sleep(FULL_QUEUE_WAIT_MS), lookAtNodes(LOOK_EVERY_MS)]);
       if (signal.aborted) return;
       await enqueueFiles(ingestQueue, missing, { backlog: true });

@@ -32,10 +32,15 @@ export async function watchFolder(dataDir: string, onArrival: (file: IngestJob) 
   function lookAt(at: number, name: string, last: number, before?: IngestJob): void {
     // There may be one again since the look that this one follows has begun.
     clearTimeout(looks.get(name)?.timer);
-    const timer = setTimeout(() => {
-      looks.delete(name);
-      look(name, before).catch((error: unknown) => log.warn({ file: name, err: error }, 'file left to reconciliation'));
-    }, at - performance.now());
+    const timer = setTimeout(
+      () => {
+        looks.delete(name);
+        look(name, before).catch((error: unknown) =>
+          log.warn({ file: name, err: error }, 'file left to reconciliation'),
+        );
+      },
+      Math.max(0, at - performance.now()),
+    );
     looks.set(name, { timer, at, last });
   }
   async function look(name: string, before: IngestJob | undefined): Promise<void> {

@@ -81,9 +81,17 @@ export const INGEST_JOBS = {
   stackTraceLimit: 0,
 };
 
-/** Whether fewer files than so many wait, are delayed by a retry, or are under way. */
-export async function hasRoom(queue: IngestQueue, maxFiles: number): Promise<boolean> {
-  return (await queue.getJobCountByTypes('waiting', 'prioritized', 'delayed', 'active')) < maxFiles;
+/**
+ * Whether fewer files than so many wait, are delayed by a retry, or are under way. For one that arrives now, the backlog that
+ * waits behind it does not count, or it would have to wait until the last file of that is queued.
+ */
+export async function hasRoom(
+  queue: IngestQueue,
+  maxFiles: number,
+  { backlog }: { backlog: boolean },
+): Promise<boolean> {
+  const behind = backlog ? (['prioritized'] as const) : [];
+  return (await queue.getJobCountByTypes('waiting', 'delayed', 'active', ...behind)) < maxFiles;
 }
 
 /** Whether there is a job of a file version that is not done; one that failed for good is on its way to the dead letters. */

@@ -612,7 +612,7 @@ describe('a backlog of small files, while others arrive', async () => {
 describe('more files than may wait at once', async () => {
   const space = await openSpace({ MAX_QUEUED_FILES: 50 });
 
-  it('are queued as others are loaded, and none is lost', { timeout: 120_000 }, async () => {
+  it('are queued as others are loaded, behind what arrives, and none is lost', { timeout: 120_000 }, async () => {
     const names = Array.from({ length: 1_200 }, (_, n) => `vehicles_events_many_${n}.json`);
     for (const name of names) await space.put(name, events(1), { stoodStill: true });
     const ingest = space.queue('ingest');
@@ -620,6 +620,9 @@ describe('more files than may wait at once', async () => {
     const watcher = space.startWatcher();
     await eventually(async () => expect(await queued()).toBeGreaterThanOrEqual(50));
     await space.put('vehicles_events_arrives.json', events(1));
+    await eventually(async () =>
+      expect((await ingest.getWaiting()).map(({ name }) => name)).toEqual(['vehicles_events_arrives.json']),
+    );
     await sleep(3_000);
     // What is queued in one go may be more, once.
     expect(await queued()).toBeLessThan(50 + 500);

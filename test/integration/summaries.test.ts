@@ -3,6 +3,7 @@ import { setTimeout as sleep } from 'node:timers/promises';
 import { beforeAll, describe, expect, it } from 'vitest';
 import { openAll, openForWork, openStore } from '../../src/commands/connect.ts';
 import { createAggregationWorkers } from '../../src/processors/aggregation.ts';
+import { createIngestWorker } from '../../src/processors/ingest.ts';
 import { ingestJobId } from '../../src/queues/ingest.ts';
 import {
   claimEpoch,
@@ -12,6 +13,7 @@ import {
   TURNS,
 } from '../../src/storage/aggregation-state.ts';
 import { createChangeLog, readChanges, SHARDS } from '../../src/storage/change-log.ts';
+import type { Store } from '../../src/storage/client.ts';
 import { recomputeDay } from '../../src/storage/summaries.ts';
 import { eventually, openSpace, type Space } from './pipeline.ts';
 import { storedSummaries, summariesOf } from './recomputation.ts';
@@ -698,4 +700,42 @@ it('a run by hand that is stopped ends with a sentence, and goes on where a proc
   await queue.resume();
   own.startProcessor();
   await eventually(async () => expect(await queue.getCompletedCount()).toBe(1));
+});
+
+it('where days cannot be written no further ones are begun, and the next run makes all of them', async () => {
+  const own = await openSpace({ AGGREGATION_EVERY_SECONDS: 3_600 });
+  const runtime = own.runtime();
+  const needs = await openForWork(runtime);
+  const ingest = createIngestWorker(needs);
+  runtime.shutdown.defer('ingest', () => ingest.close());
+  const records = Array.from({ length: 200 }, (_, n) => events(1, { vehicle_id: `vehicle ${n}` })).flat();
+  await own.put('vehicles_events_1.json', records, { stoodStill: true });
+  const watcher = own.startWatcher();
+  await own.loaded(['vehicles_events_1.json']);
+  await watcher.stop();
+
+  let written = 0;
+  const insert: Store['insert'] = async (row) => {
+    if (Number(String(row.values['vehicle_id']).split(' ')[1]) % 2 === 0) throw new Error('no room');
+    written += 1;
+    await needs.store.insert(row);
+  };
+  const run = async (store: Store) => {
+    const workers = createAggregationWorkers({ ...needs, store });
+    const job = await needs.aggregationQueue.add('run', {});
+    await eventually(async () => expect(['failed', 'completed']).toContain(await job.getState()));
+    return { state: await job.getState(), end: () => Promise.all(workers.map((worker) => worker.close())) };
+  };
+  await sleep(2_000); // until the window includes the load
+  const failed = await run({ ...needs.store, insert });
+  const soFar = written;
+  expect(failed.state).toBe('failed');
+  expect(soFar).toBeLessThan(200);
+  await sleep(500);
+  expect(written).toBe(soFar);
+  await failed.end();
+  const done = await run(needs.store);
+  expect(done.state).toBe('completed');
+  expect(await storedSummaries(own.read)).toEqual(summariesOf(records));
+  await done.end();
 });
