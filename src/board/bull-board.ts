@@ -64,13 +64,26 @@ async function beforeAction({ method, route, request }: HookContext, needs: Snap
   const refusal = REFUSALS.find(([pattern]) => pattern.test(action));
   if (refusal !== undefined) return { allow: false, status: 403, message: refusal[1] };
   needs.log.info({ action, job: jobId }, 'action in bull board');
-  if (action === 'dead-letter clean/failed')
-    // Also those of the last five seconds, which Bull Board leaves until Clean is pressed again.
-    for await (const page of letterPages(needs.deadLetterQueue))
-      await Promise.all(page.map(({ data }) => discard(needs, data)));
+  if (action === 'dead-letter clean/failed') await discardAll(needs);
   if (action !== 'dead-letter :jobId/clean') return;
   const letter = await needs.deadLetterQueue.getJob(String(jobId));
   await discard(needs, letter?.data);
+}
+
+/**
+ * All of them, also those of the last five seconds, which Bull Board leaves until Clean is pressed again; and those that come
+ * meanwhile, which would be cleaned without a word if there are so many that this takes long.
+ */
+async function discardAll(needs: SnapshotNeeds): Promise<void> {
+  const done = new Set<string>();
+  for (let before = -1; done.size > before;) {
+    before = done.size;
+    for await (const page of letterPages(needs.deadLetterQueue)) {
+      const others = page.filter(({ id = '' }) => !done.has(id));
+      await Promise.all(others.map(({ data }) => discard(needs, data)));
+      for (const { id = '' } of others) done.add(id);
+    }
+  }
 }
 
 async function discard({ store }: SnapshotNeeds, letter: unknown): Promise<void> {

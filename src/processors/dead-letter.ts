@@ -1,3 +1,4 @@
+import { setTimeout as sleep } from 'node:timers/promises';
 import { UnrecoverableError, type Job, type Worker } from 'bullmq';
 import { addDeadLetter, DEAD_LETTER_QUEUE, deadLetterJobSchema, type DeadLetterJob } from '../queues/dead-letter.ts';
 import {
@@ -23,6 +24,9 @@ import { ledgerEntry, startWorker, type ProcessorNeeds } from './processor.ts';
 
 const SWEEP_MS = 10_000;
 const SWEEP_PAGE = 500;
+/** How often, and how long each time, a letter that is retried waits for the failed job that it was made of to be removed. */
+const MOVE_WAITS = 50;
+const MOVE_WAIT_MS = 100;
 
 type FailedJob = Job<IngestJob, IngestResult>;
 
@@ -38,7 +42,11 @@ export function createDeadLetterWorker(needs: ProcessorNeeds): Worker<DeadLetter
     // Of a job that was added by hand, not even the reason is sure to be one.
     if (!letter.success || job.attemptsMade === 0) throw new UnrecoverableError(job.data.reason);
     const { name, size, mtimeNs } = letter.data;
-    await ingestQueue.remove(ingestJobId({ name, version: versionOf(letter.data) }));
+    const jobId = ingestJobId(letter.data);
+    // Whoever made this letter removes the failed job next, and must not meet the new one, which has its id.
+    for (let waits = 0; waits < MOVE_WAITS && (await ingestQueue.getJobState(jobId)) === 'failed'; waits += 1)
+      await sleep(MOVE_WAIT_MS);
+    await ingestQueue.remove(jobId);
     await enqueueFiles(ingestQueue, [{ name, size, mtimeNs }], { backlog: false });
     log.info({ queue: DEAD_LETTER_QUEUE, file: name }, 'dead letter sent back to ingest');
   }

@@ -22,6 +22,7 @@ import {
   isLoaded,
   ledgerRow,
   originOf,
+  overwriteEntry,
   NAMES_PER_QUERY,
   readVersions,
   settleDeadLetter,
@@ -189,24 +190,22 @@ async function ingest(job: IngestBullJob, wanted: IngestJob, needs: IngestNeeds)
     const ms = Math.round(performance.now() - started.clock);
     return { state, records, loaded: records - rejected, rejected, ms };
   };
-  const rowOf = (state: FileState, counts?: Pick<LedgerEntry, 'sha256' | 'records' | 'loaded' | 'rejected'>) =>
-    ledgerRow(
-      ledgerEntry(wanted, {
-        state,
-        attempts: job.attemptsMade + 1,
-        worker: needs.workerName,
-        started_at: started.at,
-        finished_at: new Date(store.now()),
-        error: own === undefined ? undefined : null,
-        ...counts,
-      }),
-    );
+  const entryOf = (state: FileState, counts?: Pick<LedgerEntry, 'sha256' | 'records' | 'loaded' | 'rejected'>) =>
+    ledgerEntry(wanted, {
+      state,
+      attempts: job.attemptsMade + 1,
+      worker: needs.workerName,
+      started_at: started.at,
+      finished_at: new Date(store.now()),
+      ...(own !== undefined && { error: null }),
+      ...counts,
+    });
 
   /** An earlier attempt that failed, died or was interrupted may have announced a load, which ends with this. */
   const superseded = async () => {
     const isAnnounced = job.attemptsMade + job.stalledCounter > 0 || wanted.interrupted === true;
     if (own?.state === 'dead_letter') await settleDeadLetter(store, own, 'superseded');
-    else if (isAnnounced && own === undefined) await store.insertIfNew(rowOf('superseded'));
+    else if (isAnnounced && own === undefined) await store.insertIfNew(ledgerRow(entryOf('superseded')));
     return result('superseded');
   };
 
@@ -227,9 +226,10 @@ async function ingest(job: IngestBullJob, wanted: IngestJob, needs: IngestNeeds)
       if (await hasJob(needs.ingestQueue, there)) return await superseded();
       // While it is written, it is another one each time.
       if (isYoungerThan(STILL_MS, there, store.now())) throw new NotNow('another version of it is being written');
+      // Before: should it fail at once, its letter is not to be taken for an older one.
+      await settleOthers(needs, there, known);
       await enqueueFiles(needs.ingestQueue, [there], { backlog: false });
       await job.log(`it is another version by now, ${versionOf(there)}, which is queued instead`);
-      await settleOthers(needs, there, known);
       return await superseded();
     }
 
@@ -252,7 +252,8 @@ async function ingest(job: IngestBullJob, wanted: IngestJob, needs: IngestNeeds)
     const loaded = isCopy ? 0 : done.loaded;
     const counts = { sha256, records: BigInt(records), loaded: BigInt(loaded), rejected: BigInt(rejected) };
     // The last write of every load: who sees it, sees all rows.
-    await needs.writeRows([rowOf(isCopy ? 'unchanged' : 'loaded', counts)]);
+    const entry = entryOf(isCopy ? 'unchanged' : 'loaded', counts);
+    if (own === undefined || !(await overwriteEntry(store, entry))) await needs.writeRows([ledgerRow(entry)]);
     await settleOthers(needs, wanted, known);
     const said = `${done.loaded} loaded, ${rejected} rejected, in ${done.ms} ms by ${needs.workerName}`;
     await Promise.all([

@@ -82,7 +82,10 @@ export function createFileCheck(
     const problem = async () => {
       const isQueued = await hasJob(ingestQueue, file);
       if (isQueued || Date.now() - changedMs < 2_000 * config.RECONCILE_SECONDS + 1_000) return undefined;
-      const isFull = !(await hasRoom(ingestQueue, config.MAX_QUEUED_FILES, { backlog: true }));
+      // While there is a backlog, more of it may wait in the folder.
+      const isCompared = path === file.name && !repair;
+      const hasBacklog = isCompared && (await ingestQueue.getJobCountByTypes('prioritized')) > 0;
+      const isFull = hasBacklog || !(await hasRoom(ingestQueue, config.MAX_QUEUED_FILES, { backlog: true }));
       const known = await readVersions(store, file.name);
       const isKnown = known.some(({ version, state }) => version === versionOf(file) && state !== 'superseded');
       if (isKnown || isFull) return undefined;

@@ -38,6 +38,8 @@ async function readSeen(store: Store): Promise<Seen | undefined> {
   };
 }
 
+const msOf = (writeTime: bigint) => Number(writeTime) / 1_000;
+
 /** Adds a doubt. One that begins before another ends goes on from it: a Cassandra that starts again and again makes few. */
 function joined(doubts: readonly Doubt[], { from, until }: Doubt): Doubt[] {
   const overlaps = (one: Doubt) => one.from <= until && from <= one.until;
@@ -80,22 +82,22 @@ export function createLedgerDoubt(store: Store, durableMs: number) {
       const isForgetful =
         hasRestarted(before.generations, generations) || !down.every((one) => knownDown.includes(one));
       const doubts = isForgetful
-        ? joined(before.doubts, { from: Math.min(before.at, at) - durableMs, until: store.now() })
+        ? joined(before.doubts, { from: Math.min(before.at, at) - durableMs, until: await store.freshNow(true) })
         : before.doubts;
       await note({ at, generations: new Map([...before.generations, ...generations]), doubts });
       knownDown = down;
       return isForgetful;
     },
-    isDoubtful: ({ state, startedAt, finishedAt }: KnownVersion): boolean =>
+    isDoubtful: ({ state, startedAt, writeTime }: KnownVersion): boolean =>
       isLoaded(state) &&
       seen?.doubts.some(
         // What was loaded in the future was loaded before the clock was set back.
-        ({ from, until }) => finishedAt > from && (startedAt <= until || startedAt > store.now()),
+        ({ from, until }) => msOf(writeTime) > from && (startedAt <= until || startedAt > store.now()),
       ) === true,
     /** Whether all of a load that the ledger speaks of, and that is not in doubt, is on disk. */
-    isDurable: ({ finishedAt }: KnownVersion): boolean =>
+    isDurable: ({ writeTime }: KnownVersion): boolean =>
       seen !== undefined &&
-      finishedAt <= seen.at - durableMs &&
+      msOf(writeTime) <= seen.at - durableMs &&
       // What was written before Cassandra's clock was set looks older, or younger, than it is.
       performance.now() - (clock?.setAt ?? Infinity) > durableMs + CLOCK_LAG_MS,
     /** To be called when the whole folder was compared, with when that began, in ms since the epoch: forgets old doubts. */

@@ -5,7 +5,7 @@ import { readLedger, type KnownVersion } from '../storage/files.ts';
 import type { ProducerNeeds } from './reconciliation.ts';
 
 /** The whole ledger is read again after so many seconds, too. */
-const MARK_SECONDS = 7 * 86_400;
+const MARK_SECONDS = 86_400;
 
 /** The key that is there once all letters were restored in this Redis, since it was started: the node that holds the key. */
 async function markOf({ queues: { connection, prefix } }: ProducerNeeds): Promise<string> {

@@ -46,11 +46,11 @@ export async function startProducer(needs: ProducerNeeds) {
   }
 
   /** @returns how many files were left because they may still be written */
-  async function reconcile(): Promise<number> {
+  async function reconcile(isStart: boolean): Promise<number> {
     await watcher.refresh();
-    await putBackLeaving(config.DATA_DIR, log);
+    await putBackLeaving(config.DATA_DIR, log, isStart);
     const started = performance.now();
-    const { young, ...done } = await compare();
+    const { young, ...done } = await compare('', undefined, wake.signal);
     const ms = Math.round(performance.now() - started);
     if (done.queued + done.removed > 0) log.info({ ...done, ms }, 'folder compared with the ledger');
     return young;
@@ -58,9 +58,9 @@ export async function startProducer(needs: ProducerNeeds) {
 
   async function reconcileAgainAndAgain(): Promise<void> {
     let isWoken = true;
-    while (!signal.aborted) {
+    for (let isStart = true; !signal.aborted; isStart = false) {
       wake = new AbortController();
-      const young = await reconcile().catch((error: unknown) => {
+      const young = await reconcile(isStart).catch((error: unknown) => {
         log.warn({ reason: messageOf(error) }, 'reconciliation put off');
         return 0;
       });

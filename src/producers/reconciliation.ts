@@ -1,6 +1,7 @@
 import { existsSync } from 'node:fs';
 import { join } from 'node:path';
 import { setImmediate as breathe, setTimeout as sleep } from 'node:timers/promises';
+import pLimit from 'p-limit';
 import { loadOf } from '../datasets/dataset.ts';
 import { FILE_GONE } from '../queues/dead-letter.ts';
 import { enqueueFiles, hasRoom, ingestJobId, isYoungerThan, versionOf, type IngestJob } from '../queues/ingest.ts';
@@ -28,6 +29,8 @@ const LEDGER_ROWS_A_FILE = 4;
 /** Shares of the ledger that are read side by side then. */
 const LEDGER_SHARES = 4;
 const FULL_QUEUE_WAIT_MS = 250;
+/** Files that are taken out of the folder at once: each is a handful of round trips on a network file system. */
+const REMOVED_AT_ONCE = 16;
 /** How often Cassandra's nodes are looked at while a comparison is under way. */
 const LOOK_EVERY_MS = 5_000;
 /** A younger file may still be written; the watcher, or the next comparison, takes it. */
@@ -44,6 +47,7 @@ export function createReconciliation(needs: ProducerNeeds) {
   /** Versions in the folder that need nothing any more, by name: the ledger need not be asked for them again. */
   let settled = new Map<string, string>();
   const doubt = createLedgerDoubt(store, config.DURABLE_SECONDS * 1000);
+  const limit = pLimit(REMOVED_AT_ONCE);
 
   /** What Cassandra may have forgotten is not settled any more. */
   async function lookAtNodes(everyMs?: number): Promise<void> {
@@ -97,9 +101,16 @@ export function createReconciliation(needs: ProducerNeeds) {
 
   /**
    * Compares the folder, or `below`, a folder of it, once. Files that may still be written are left, and counted as
-   * `young`. `onProgress` is called with the counts so far after each page.
+   * `young`. `onProgress` is called with the counts so far after each page. Once `woken` is aborted, it does not wait for room
+   * in the queue: whoever did that begins anew, as Redis may have lost what was queued before.
    */
-  async function run(below = '', onProgress: (soFar: { seen: number; queued: number }) => void = () => undefined) {
+  async function run(
+    below = '',
+    onProgress: (soFar: { seen: number; queued: number }) => void = () => undefined,
+    woken?: AbortSignal,
+  ) {
+    const givenUp = new AbortController();
+    const over = AbortSignal.any([signal, givenUp.signal]);
     const total = { seen: 0, queued: 0, removed: 0, young: 0 };
     const startedAt = store.now();
     await lookAtNodes();
@@ -112,6 +123,7 @@ export function createReconciliation(needs: ProducerNeeds) {
       const rows = await readVersions(store, ...page.map(({ name }) => name));
       const known = new Map(rows.map((row) => [loadOf(row), row]));
       const missing: IngestJob[] = [];
+      const leaving: (() => Promise<boolean>)[] = [];
       const doubtful = rows.filter(doubt.isDoubtful);
       const certain = ({ name }: IngestJob) => rows.filter((row) => row.name === name && !doubtful.includes(row));
       const forget = async (some: readonly KnownVersion[]) => {
@@ -139,15 +151,18 @@ export function createReconciliation(needs: ProducerNeeds) {
           missing.push(file);
         } else if (row.state === 'dead_letter') await takeUpLetter(needs, row);
         else if (AFTER_LOAD === 'keep' || row.state === 'discarded') settledNow.set(file.name, row.version);
-        else if (await removeLoaded(file, row)) total.removed += 1;
+        else leaving.push(() => removeLoaded(file, row));
       }
+      total.removed += (await Promise.all(leaving.map((leave) => limit(leave)))).filter(Boolean).length;
       while (
         missing.length > 0 &&
-        !signal.aborted &&
+        !over.aborted &&
         !(await hasRoom(ingestQueue, MAX_QUEUED_FILES, { backlog: true }))
-      )
+      ) {
         await Promise.all([sleep(FULL_QUEUE_WAIT_MS), lookAtNodes(LOOK_EVERY_MS)]);
-      if (signal.aborted) return;
+        if (woken?.aborted === true) givenUp.abort();
+      }
+      if (over.aborted) return;
       await enqueueFiles(ingestQueue, missing, { backlog: true });
       total.queued += missing.length;
       onProgress(total);
@@ -158,7 +173,7 @@ export function createReconciliation(needs: ProducerNeeds) {
     let comparing = Promise.resolve();
     try {
       for (const name of namesBelow(DATA_DIR, below, onUnread)) {
-        if (signal.aborted) return total;
+        if (over.aborted) return total;
         if (total.seen % PAGE === 0) await breathe();
         const file = versionNow(DATA_DIR, name);
         if (file === undefined) continue;
@@ -179,8 +194,8 @@ export function createReconciliation(needs: ProducerNeeds) {
     await comparing;
     await comparePage(page);
     // Unless Cassandra was started anew meanwhile. What has left the folder is forgotten, too.
-    if (settled === before) settled = settledNow;
-    if (below === '' && !signal.aborted) await doubt.compared(startedAt);
+    if (settled === before && !over.aborted) settled = settledNow;
+    if (below === '' && !over.aborted) await doubt.compared(startedAt);
     return total;
   }
 

@@ -1,6 +1,7 @@
 import { randomUUID } from 'node:crypto';
-import { existsSync } from 'node:fs';
+import { existsSync, statSync } from 'node:fs';
 import { lstat, mkdir, readlink, rename, rmdir, unlink } from 'node:fs/promises';
+import { hostname } from 'node:os';
 import { dirname, join, resolve, sep } from 'node:path';
 import type { Logger } from 'pino';
 import { moveFile, moveToFree } from '../move-file.ts';
@@ -11,6 +12,10 @@ import type { FileVersion } from '../datasets/dataset.ts';
 
 /** A hidden folder of the data folder for files that are on their way out, each in a folder of its own: two may have one name. */
 const LEAVING_FOLDER = '.leaving';
+/** What such folders of this process begin with. */
+const OWN = `${hostname()}:${process.pid}:`;
+/** One that is older is held by nobody any more. */
+const ABANDONED_MS = 3_600_000;
 
 /**
  * Takes a version of a file out of the data folder, into its archive folder or for good. Resolves to whether it did: the
@@ -18,11 +23,12 @@ const LEAVING_FOLDER = '.leaving';
  */
 export async function takeOut(dataDir: string, file: IngestJob, isArchived: boolean): Promise<boolean> {
   const path = join(dataDir, file.name);
-  const leaving = join(LEAVING_FOLDER, randomUUID(), file.name);
+  const leaving = join(LEAVING_FOLDER, `${OWN}${randomUUID()}`, file.name);
   const held = join(dataDir, leaving);
   await mkdir(dirname(held), { recursive: true });
   try {
-    await rename(path, held);
+    // Another process may have been faster.
+    if (!(await isMoved(path, held))) return false;
     // Nobody can change any more which version it is.
     const isLink = (await lstat(held)).isSymbolicLink();
     const there = versionNow('', isLink ? resolve(dirname(path), await readlink(held)) : held);
@@ -40,6 +46,16 @@ export async function takeOut(dataDir: string, file: IngestJob, isArchived: bool
     return isSame;
   } finally {
     await removeEmpty(dataDir, leaving);
+  }
+}
+
+async function isMoved(from: string, to: string): Promise<boolean> {
+  try {
+    await rename(from, to);
+    return true;
+  } catch (error) {
+    if (codeOf(error) !== 'ENOENT') throw error;
+    return false;
   }
 }
 
@@ -66,9 +82,19 @@ async function putBack(held: string, path: string): Promise<void> {
   if (!(await moveToFree(held, path))) await unlink(held);
 }
 
-/** Puts back what was on its way out when a process died, or could not be put back. */
-export async function putBackLeaving(dataDir: string, log: Logger): Promise<void> {
-  for (const path of [...pathsBelow(dataDir, LEAVING_FOLDER)]) {
+/**
+ * Puts back what was on its way out when a process died, or could not be put back. Unless it is the start of this one, what
+ * another process may hold right now is left to that; at the start, such a file is taken out once more.
+ */
+export async function putBackLeaving(dataDir: string, log: Logger, isStart: boolean): Promise<void> {
+  const isLeft = (path: string) => {
+    const [, id = '', ...below] = path.split(sep);
+    if (isStart || below.length > 0 || id.startsWith(OWN)) return true;
+    const heldSince = statSync(join(dataDir, path), { throwIfNoEntry: false })?.mtimeMs ?? Infinity;
+    return Date.now() - heldSince > ABANDONED_MS;
+  };
+  for (const path of [...pathsBelow(dataDir, LEAVING_FOLDER, isLeft)]) {
+    if (!isLeft(path)) continue;
     const [, id = '', ...parts] = path.split(sep);
     const name = parts.join(sep) || id; // somebody else's, if it is in no folder of its own
     await putBack(join(dataDir, path), join(dataDir, name)).catch((error: unknown) => {

@@ -11,6 +11,8 @@ import { isScanned, UNTOLD_VERSION, versionNow } from '../data-folder.ts';
 const STILL_MS = 200;
 /** A file that is being written is looked at no more often. */
 const LOOK_EVERY_MS = 20;
+/** A file of a new folder that changed, or came there, longer ago is left to reconciliation. */
+const FRESH_MS = 60_000;
 /** Bytes of a file's end that are looked at for the array's closing bracket. */
 const TAIL_BYTES = 16;
 
@@ -71,9 +73,14 @@ export async function watchFolder(dataDir: string, onArrival: (file: IngestJob) 
     watches.set(folder, { id, watcher });
     for await (const entry of await opendir(path, { bufferSize: 512 })) {
       const below = join(folder, entry.name);
-      if (isNew) onChange(below);
+      if (isNew && (entry.isDirectory() || isFresh(below))) onChange(below);
       else if (entry.isDirectory() && isScanned(below)) await ensure(below, false);
     }
+  }
+  /** Whether a file of a new folder came there by itself just now. With an old folder that was moved here comes a backlog. */
+  function isFresh(path: string): boolean {
+    const found = lstatSync(join(dataDir, path), { throwIfNoEntry: false });
+    return found !== undefined && Date.now() - found.ctimeMs < FRESH_MS;
   }
   function onChange(path: string): void {
     if (datasetOf(path) !== undefined) lookSoon(path.split(sep).join('/'));

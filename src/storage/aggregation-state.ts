@@ -8,6 +8,9 @@ const MOVES_APART = 1 / 4;
 /** A run may write at its epoch, or at so many microseconds from there: a later run's epoch is greater than all of them. */
 export const TURNS = 10_000n;
 
+/** Of epochs that are ahead of a clock that was set back, a node that was started anew may have forgotten less than this, in µs. */
+const FORGOTTEN = 1_000_000_000n;
+
 /** When the watermark was moved, and to what; both in ms since the epoch. */
 type Move = readonly [at: number, watermark: number];
 
@@ -86,7 +89,8 @@ export async function claimWindow(store: Store, settleMs: number) {
     const isUnfinished = windowEnd > watermark;
     const after = Math.min(watermark, isUnfinished ? windowStart : watermark, isForgetful ? onDisk : watermark);
     const until = Math.max(watermark + 1, Math.floor(startedAt - settleMs));
-    const epoch = epochAfter(state.epoch, startedAt);
+    const isAhead = state.epoch > BigInt(Math.floor(startedAt * 1_000));
+    const epoch = epochAfter(isForgetful && isAhead ? state.epoch + FORGOTTEN : state.epoch, startedAt);
     const columns = 'epoch = ?, window_start = ?, window_end = ?, generations = ?, moves = ?';
     const known = new Map([...state.generations, ...generations]);
     const values = [epoch, new Date(after), new Date(until), known, toMap(moves)];

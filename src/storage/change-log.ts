@@ -3,7 +3,7 @@ import { fileOfLoad, loadOf, type FileVersion, type TakenRecord } from '../datas
 import { DAY_MS } from '../datasets/time.ts';
 import { readWindowEnd } from './aggregation-state.ts';
 import type { Store } from './client.ts';
-import { readVersions } from './files.ts';
+import { isLoaded, readVersions } from './files.ts';
 import { CHANGE_LOG_DAYS } from './schema.ts';
 import { together } from './together.ts';
 
@@ -17,7 +17,7 @@ const KEYS_PER_ENTRY = 500;
 const AT_ONCE = 64;
 /** Hours of open loads that are gathered before they are appended again. */
 const OPEN_HOURS_IN_MEMORY = 10_000;
-/** How long a load that nobody ends is waited for, and how long when its job is lost, and so perhaps its file. */
+/** How long a load that nobody ends is waited for, and how long when its job is lost, and so perhaps its file, or was given up. */
 export const ABANDONED_MS = DAY_MS;
 const LOST_MS = 600_000;
 
@@ -121,10 +121,13 @@ async function unended(
   const announced = entries.flatMap((entry) => [...entry.loads]);
   const loads = new Map(announced.sort(([, earlier], [, later]) => earlier - later));
   const names = new Set([...loads.keys()].map((load) => fileOfLoad(load).name));
-  for (const known of await readVersions(store, ...names))
-    if (known.finishedAt >= (loads.get(loadOf(known)) ?? Infinity)) loads.delete(loadOf(known));
   // A window may end far ahead of a clock that was set back.
   const now = Math.min(until, store.now());
+  for (const known of await readVersions(store, ...names)) {
+    const hasEnded = known.finishedAt >= (loads.get(loadOf(known)) ?? Infinity);
+    // What is given up may still have rows under way: of a process that stood still, or those that a node brings to others later.
+    if (hasEnded && (isLoaded(known.state) || known.finishedAt < now - LOST_MS)) loads.delete(loadOf(known));
+  }
   for (const [load, since] of loads) {
     const isAbandoned = since < now - ABANDONED_MS;
     if (isAbandoned || (since < now - LOST_MS && !(await hasJob(fileOfLoad(load))))) loads.delete(load);

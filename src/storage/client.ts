@@ -135,9 +135,9 @@ export async function connectStore(config: Config, log: Logger, keyspace = confi
     },
     /** ms since the epoch by Cassandra's clock, so that a wrong or stepped clock of this machine does no harm. */
     now,
-    /** The same, measured anew when this machine's clock was set or stood still: it may have been suspended. */
-    freshNow: async (): Promise<number> => {
-      if (Math.abs(Date.now() - performance.now() - clock.drift) > CLOCK_JUMP_MS) await measureClock();
+    /** The same, measured anew when this machine's clock was set or stood still: it may have been suspended. Or always. */
+    freshNow: async (always = false): Promise<number> => {
+      if (always || Math.abs(Date.now() - performance.now() - clock.drift) > CLOCK_JUMP_MS) await measureClock();
       return now();
     },
     /** How far this machine's clock is ahead of it. */
@@ -191,6 +191,8 @@ function connectProblem(error: unknown, config: Config, keyspace: string): strin
   const reason = inner instanceof Error ? inner.message : String(inner);
   const trust = 'set CASSANDRA_TLS_CA_FILE to what signed its certificate, which has to name the address.';
   if (/certificate|self-signed|altnames/.test(reason)) return `${where} is not trusted (${reason}): ${trust}`;
+  if (/^(localDataCenter|Datacenter) /.test(reason))
+    return `${where} answers, but ${reason}: set CASSANDRA_LOCAL_DATACENTER to one of these.`;
   const login = 'check CASSANDRA_USERNAME and CASSANDRA_PASSWORD.';
   if (inner instanceof errors.AuthenticationError) return `${where} refuses the login: ${login}`;
   const missing = `has no keyspace ${keyspace}: run \`npx pipeline migrate\`.`;

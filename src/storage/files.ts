@@ -34,7 +34,10 @@ export interface LedgerEntry extends FileVersion {
   readonly error?: string | null | undefined;
 }
 
-/** The part of the ledger that decisions are made on. Times are in ms since the epoch. */
+/**
+ * The part of the ledger that decisions are made on. Times are in ms since the epoch, by the process that wrote the row, which
+ * may have stood still; the write time is Cassandra's own, in µs.
+ */
 export interface KnownVersion extends FileVersion {
   readonly state: FileState;
   readonly sha256: string | null;
@@ -42,6 +45,7 @@ export interface KnownVersion extends FileVersion {
   readonly error: string | null;
   readonly startedAt: number;
   readonly finishedAt: number;
+  readonly writeTime: bigint;
 }
 
 /**
@@ -61,12 +65,14 @@ export interface RejectedRecord extends Rejection {
   readonly text: string;
 }
 
-const KNOWN_VERSIONS = 'SELECT name, version, state, sha256, rejected, error, started_at, finished_at FROM files';
+const KNOWN_COLUMNS = 'name, version, state, sha256, rejected, error, started_at, finished_at';
+const KNOWN_VERSIONS = `SELECT ${KNOWN_COLUMNS}, writetime(state) AS write_time FROM files`;
 
 function knownVersion(row: types.Row): KnownVersion {
   const { name, version, state, sha256, error, started_at, finished_at } = row;
   const times = { startedAt: Number(started_at), finishedAt: Number(finished_at) };
-  return { name, version, state, sha256, rejected: Number(row['rejected']), error, ...times };
+  const writeTime = BigInt(row['write_time'] ?? 0);
+  return { name, version, state, sha256, rejected: Number(row['rejected']), error, ...times, writeTime };
 }
 
 /** All versions of some names, of which there may be a few thousand. */
@@ -102,16 +108,33 @@ export function ledgerRow(entry: LedgerEntry): Row {
  * Resolves to whether that was still so: one that was loaded meanwhile stays loaded.
  */
 export function recordDeadLetter(store: Store, entry: LedgerEntry, before: FileState | undefined): Promise<boolean> {
-  if (before === undefined) return store.insertIfNew(ledgerRow(entry));
-  const { name, version, ...rest } = entry;
-  const set = Object.keys(rest).map((column) => `${column} = ?`);
-  const update = `UPDATE files SET ${set.join(', ')} WHERE name = ? AND version = ? IF state = ?`;
-  return store.runIf(update, [...Object.values(rest), name, version, before]);
+  return before === undefined ? store.insertIfNew(ledgerRow(entry)) : updateIf(store, entry, 'state = ?', before);
 }
 
-/** Takes a version out of the ledger, so that it is loaded again. */
-export async function forgetFile(store: Store, { name, version }: FileVersion): Promise<void> {
-  await store.run('DELETE FROM files WHERE name = ? AND version = ?', [name, version]);
+/**
+ * Writes the row of a version that had one. Resolves to whether there still was one. As a transaction, it wins over that of a
+ * dead letter, which is one, too, whatever Cassandra's clock said then.
+ */
+export function overwriteEntry(store: Store, entry: LedgerEntry): Promise<boolean> {
+  return updateIf(store, entry, 'EXISTS');
+}
+
+function updateIf(store: Store, entry: LedgerEntry, condition: string, ...parameters: unknown[]): Promise<boolean> {
+  const { name, version, ...rest } = entry;
+  const set = Object.keys(rest).map((column) => `${column} = ?`);
+  const update = `UPDATE files SET ${set.join(', ')} WHERE name = ? AND version = ? IF ${condition}`;
+  return store.runIf(update, [...Object.values(rest), name, version, ...parameters]);
+}
+
+/**
+ * Takes a version out of the ledger, so that it is loaded again: at the time at which its row was written, since Cassandra's clock
+ * may have been set back since, and that of a later load is to stay.
+ */
+export async function forgetFile(
+  store: Store,
+  { name, version, writeTime }: Pick<KnownVersion, 'name' | 'version' | 'writeTime'>,
+): Promise<void> {
+  await store.run('DELETE FROM files USING TIMESTAMP ? WHERE name = ? AND version = ?', [writeTime, name, version]);
 }
 
 /** Names that no file has, as none has an absolute path: enough for many parts of the token ring. */
@@ -120,7 +143,7 @@ const NAMES_OF_NOBODY = Array.from({ length: 16 }, (_, n) => `/nobody-${n}`);
 /** Reads the ledger and writes to it as loads do, and changes nothing. Rejects when loads would fail now. */
 export async function tryLedger(store: Store): Promise<void> {
   await readVersions(store, ...NAMES_OF_NOBODY);
-  await Promise.all(NAMES_OF_NOBODY.map((name) => forgetFile(store, { name, version: '' })));
+  await Promise.all(NAMES_OF_NOBODY.map((name) => forgetFile(store, { name, version: '', writeTime: 0n })));
 }
 
 /** Changes the state of a dead letter; one that was loaded meanwhile stays loaded. Resolves to whether it was one. */

@@ -145,7 +145,8 @@ it('a load that is under way while Cassandra forgets, and ends long after, is in
   await doubt.look();
   const file = { name: '', version: '', sha256: null, rejected: 0, error: null };
   const load = { ...file, state: 'loaded' as const, startedAt: store.now() };
-  const isDoubtful = (startedAt: number) => doubt.isDoubtful({ ...load, startedAt, finishedAt: store.now() });
+  const isDoubtful = (startedAt: number) =>
+    doubt.isDoubtful({ ...load, startedAt, finishedAt: 0, writeTime: BigInt(Math.round(store.now() * 1_000)) });
   expect(isDoubtful(load.startedAt)).toBe(false);
   await killAndRestart(space);
   await eventually(async () => expect(await doubt.look()).toBe(true));

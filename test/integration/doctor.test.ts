@@ -3,6 +3,7 @@ import { tmpdir } from 'node:os';
 import { join, resolve } from 'node:path';
 import { execa } from 'execa';
 import { describe, expect, it, onTestFinished, vi } from 'vitest';
+import { openStore } from '../../src/commands/connect.ts';
 import { doctor } from '../../src/commands/doctor.ts';
 import type { Config } from '../../src/config.ts';
 import { freePort } from '../../src/local/ports.ts';
@@ -93,6 +94,12 @@ describe('pipeline doctor', () => {
     // And everybody else refuses it.
     await expect(openQueues(space.runtime({ REDIS_URL: url }))).rejects.toThrow(
       'Redis evicts keys (allkeys-lru), queued files too: set maxmemory-policy to noeviction.',
+    );
+  });
+
+  it('names the datacenters that there are, where another is set', async () => {
+    await expect(openStore(space.runtime({ CASSANDRA_LOCAL_DATACENTER: 'elsewhere' }))).rejects.toThrow(
+      / answers, but .*elsewhere.*\[datacenter1\]: set CASSANDRA_LOCAL_DATACENTER to one of these\.$/,
     );
   });
 

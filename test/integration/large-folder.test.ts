@@ -42,7 +42,8 @@ describe('a folder of many files', async () => {
     const version = name === rewritten ? `${size}-1` : `${size}-${mtimeNs}`;
     const row = { name, version, state: 'loaded', dataset: 'events', bytes: size, attempts: 1, worker: '' } as const;
     const times = { file_time: new Date(), started_at: new Date(finishedAt), finished_at: new Date(finishedAt) };
-    if (name !== lost) await opened.store.insertRows([ledgerRow({ ...row, ...times })]);
+    const timestamp = BigInt(Math.round(finishedAt * 1_000));
+    if (name !== lost) await opened.store.insertRows([{ ...ledgerRow({ ...row, ...times }), timestamp }]);
   }
 
   it('is compared in one pass over the ledger, which is asked only for what that does not settle', async () => {

@@ -1,10 +1,14 @@
 import { describe, expect, it } from 'vitest';
 import { openStore } from '../../src/commands/connect.ts';
 import { createLedgerDoubt } from '../../src/producers/ledger-doubt.ts';
+import type { Store } from '../../src/storage/client.ts';
+import { forgetFile, readVersions } from '../../src/storage/files.ts';
 import { openSpace } from './pipeline.ts';
 
 const HOUR_MS = 3_600_000;
 const DURABLE_MS = 30_000;
+const withClock = (store: Store, now: () => number) => ({ ...store, now, freshNow: () => Promise.resolve(now()) });
+const microsOf = (ms: number) => BigInt(Math.round(ms * 1_000));
 
 describe('when the clock of Cassandra is set', async () => {
   const space = await openSpace();
@@ -13,10 +17,10 @@ describe('when the clock of Cassandra is set', async () => {
 
   it.each([-HOUR_MS, HOUR_MS])('by %d ms, what was just loaded is not taken for being on disk', async (step) => {
     let ahead = 0;
-    const store = { ...real, now: () => real.now() + ahead };
+    const store = withClock(real, () => real.now() + ahead);
     const doubt = createLedgerDoubt(store, DURABLE_MS);
     await doubt.look();
-    const loadedAt = (at: number) => ({ ...row, startedAt: at, finishedAt: at });
+    const loadedAt = (at: number) => ({ ...row, startedAt: at, finishedAt: at, writeTime: microsOf(at) });
     const old = loadedAt(store.now() - 2 * DURABLE_MS);
     const before = loadedAt(store.now());
     expect([old, before].map(doubt.isDurable)).toEqual([true, false]);
@@ -28,11 +32,11 @@ describe('when the clock of Cassandra is set', async () => {
 
   it('bit by bit, as clocks drift, nothing waits for that', async () => {
     let ahead = 0;
-    const store = { ...real, now: () => real.now() + ahead };
+    const store = withClock(real, () => real.now() + ahead);
     const doubt = createLedgerDoubt(store, DURABLE_MS);
     for (; ahead < 5_000; ahead += 500) await doubt.look();
     const at = store.now() - 2 * DURABLE_MS;
-    expect(doubt.isDurable({ ...row, startedAt: at, finishedAt: at })).toBe(true);
+    expect(doubt.isDurable({ ...row, startedAt: at, finishedAt: at, writeTime: microsOf(at) })).toBe(true);
   });
 
   it('or a node is down, what was written shortly before is in doubt at once, and what comes then is not', async () => {
@@ -40,10 +44,13 @@ describe('when the clock of Cassandra is set', async () => {
     let down: string[] = [];
     let ahead = 0;
     const now = () => real.now() + ahead;
-    const doubt = createLedgerDoubt({ ...real, now, nodes: () => Promise.resolve({ ...nodes, down }) }, DURABLE_MS);
+    const doubt = createLedgerDoubt(
+      { ...withClock(real, now), nodes: () => Promise.resolve({ ...nodes, down }) },
+      DURABLE_MS,
+    );
     await doubt.look();
     const at = now();
-    const loadedAt = (ms: number) => ({ ...row, startedAt: ms, finishedAt: ms });
+    const loadedAt = (ms: number) => ({ ...row, startedAt: ms, finishedAt: ms, writeTime: microsOf(ms) });
     down = ['127.0.0.2'];
     ahead = 60_000;
     expect(await doubt.look()).toBe(true);
@@ -61,15 +68,14 @@ describe('when the clock of Cassandra is set', async () => {
     const nodes = await real.nodes();
     let [ahead, starts] = [0, 0n];
     const store = {
-      ...real,
-      now: () => real.now() + ahead,
+      ...withClock(real, () => real.now() + ahead),
       nodes: () => {
         const generations = [...nodes.generations].map(([node, nth]) => [node, nth + starts] as const);
         return Promise.resolve({ ...nodes, generations: new Map(generations) });
       },
     };
     await createLedgerDoubt(store, DURABLE_MS).look();
-    const loadedAt = (at: number) => ({ ...row, startedAt: at, finishedAt: at });
+    const loadedAt = (at: number) => ({ ...row, startedAt: at, finishedAt: at, writeTime: microsOf(at) });
     const before = loadedAt(store.now());
     [ahead, starts] = [-HOUR_MS, 1n];
     const after = loadedAt(store.now());
@@ -89,14 +95,13 @@ describe('what a restart of a node left in doubt', async () => {
   it('stays so for weeks of comparisons, in which the folder may have been away, and is one doubt where it started again and again', async () => {
     let [ahead, starts] = [0, 0n];
     const store = {
-      ...real,
-      now: () => real.now() + ahead,
+      ...withClock(real, () => real.now() + ahead),
       nodes: () =>
         Promise.resolve({ ...nodes, generations: new Map([...nodes.generations].map(([id, n]) => [id, n + starts])) }),
     };
     const at = store.now();
     const isDoubtful = (of: ReturnType<typeof createLedgerDoubt>) =>
-      of.isDoubtful({ ...row, startedAt: at, finishedAt: at });
+      of.isDoubtful({ ...row, startedAt: at, finishedAt: at, writeTime: microsOf(at) });
     await createLedgerDoubt(store, DURABLE_MS).look();
     const doubt = createLedgerDoubt(store, DURABLE_MS);
     for (; starts < 5n; ahead += 20_000) {
@@ -118,5 +123,45 @@ describe('what a restart of a node left in doubt', async () => {
       await next.look();
       expect([doubt, next].map(isDoubtful), `after ${days} days`).toEqual([isStill, isStill]);
     }
+  });
+});
+
+describe('a row of the ledger', async () => {
+  const space = await openSpace();
+  const store = await openStore(space.runtime());
+  const at = (ms: number) => BigInt(Math.round(ms * 1_000));
+  const write = async (name: string, writtenAt: number, finishedAt = writtenAt) => {
+    const times = [new Date(finishedAt), new Date(finishedAt), at(writtenAt)];
+    const columns = 'name, version, state, started_at, finished_at';
+    await space.read(`INSERT INTO files (${columns}) VALUES (?, '1-1', 'loaded', ?, ?) USING TIMESTAMP ?`, [
+      name,
+      ...times,
+    ]);
+    const [row] = await readVersions(store, name);
+    if (row === undefined) throw new Error('no row');
+    return row;
+  };
+
+  it('is forgotten, also where Cassandra was an hour ahead when it was written; one that was written since stays', async () => {
+    await forgetFile(store, await write('ahead', store.now() + HOUR_MS));
+    expect(await readVersions(store, 'ahead')).toEqual([]);
+    const before = await write('again', store.now() - 2_000);
+    const after = await write('again', store.now() - 1_000);
+    await forgetFile(store, before);
+    expect(await readVersions(store, 'again')).toEqual([after]);
+  });
+
+  it('is on disk, or in doubt, by when Cassandra wrote it, and not by what a process thought that stood still', async () => {
+    const doubt = createLedgerDoubt(store, DURABLE_MS);
+    await doubt.look();
+    const [old, now] = [store.now() - HOUR_MS, store.now()];
+    expect(doubt.isDurable(await write('old', old))).toBe(true);
+    expect(doubt.isDurable(await write('now', now, old))).toBe(false);
+    const nodes = await store.nodes();
+    const generations = new Map([...nodes.generations].map(([node, nth]) => [node, nth + 1n]));
+    const next = createLedgerDoubt({ ...store, nodes: () => Promise.resolve({ ...nodes, generations }) }, DURABLE_MS);
+    await next.look();
+    expect(next.isDoubtful(await write('old', old))).toBe(false);
+    expect(next.isDoubtful(await write('now', now, old))).toBe(true);
   });
 });

@@ -739,3 +739,18 @@ it('where days cannot be written no further ones are begun, and the next run mak
   expect(await storedSummaries(own.read)).toEqual(summariesOf(records));
   await done.end();
 });
+
+it('where Cassandra was started anew, an epoch that it may have forgotten is not used again, though its clock was set back', async () => {
+  const own = await openSpace();
+  const store = await openStore(own.runtime());
+  await claimWindow(store, 1_000);
+  const ahead = BigInt(Math.round((store.now() + 3_600_000) * 1_000));
+  await own.read("UPDATE aggregation_state SET epoch = ? WHERE job = 'summaries'", [ahead]);
+  const { epoch } = await claimWindow(store, 1_000);
+  expect(epoch).toBe(ahead + TURNS);
+  const nodes = await store.nodes();
+  const generations = new Map([...nodes.generations].map(([node, nth]) => [node, nth + 1n]));
+  // Perhaps the runs of a quarter of an hour.
+  const next = await claimWindow({ ...store, nodes: () => Promise.resolve({ ...nodes, generations }) }, 1_000);
+  expect(next.epoch - epoch).toBeGreaterThan(900_000_000n);
+});

@@ -316,6 +316,10 @@ describe('a file that the ledger does not know any more', async () => {
     });
     expect(found.examples).toContainEqual({ what: names[0], problem: 'neither loaded nor queued', mended: false });
     expect(found.examples).toContainEqual({ what: names[1], problem: 'neither loaded nor queued', mended: false });
+    // While a backlog is queued, more of it waits in the folder.
+    const backlog = await space.queue('ingest').add('x', { name: 'x', size: 1, mtimeNs: '1' }, { priority: 10 });
+    expect((await verified(space)).examples).toMatchObject([{ what: names[1] }]);
+    await backlog.remove();
 
     expect((await verified(space, { repair: true })).mended).toBe(2);
     expect(await readdir(archive)).toEqual([]);

@@ -1,7 +1,7 @@
 import type { types } from 'cassandra-driver';
 import { expect, it } from 'vitest';
 import type { Store } from '../../src/storage/client.ts';
-import { createChangeLog, pendingHours, SHARDS } from '../../src/storage/change-log.ts';
+import { createChangeLog, pendingHours, readChanges, SHARDS } from '../../src/storage/change-log.ts';
 
 type Appended = {
   bucket: number;
@@ -117,3 +117,41 @@ it('what is pending since a watermark that was lost is looked for where entries 
   expect(Math.min(...asked)).toBeLessThanOrEqual(now - 29 * 86_400_000);
   expect(Math.max(...asked)).toBeGreaterThanOrEqual(now);
 });
+
+const MINUTE_MS = 60_000;
+
+it.each([
+  { state: 'loaded', minutesAgo: 1, isOpen: false },
+  { state: 'unchanged', minutesAgo: 1, isOpen: false },
+  // Rows of a process that stood still may yet come.
+  { state: 'superseded', minutesAgo: 1, isOpen: true },
+  { state: 'dead_letter', minutesAgo: 9, isOpen: true },
+  { state: 'superseded', minutesAgo: 11, isOpen: false },
+])(
+  'what a load that was $state $minutesAgo min ago has announced is open: $isOpen',
+  async ({ state, minutesAgo, isOpen }) => {
+    const now = Date.parse('2026-11-20T12:00:00Z');
+    const since = now - 20 * MINUTE_MS;
+    const finished_at = new Date(now - minutesAgo * MINUTE_MS);
+    const appended: unknown[] = [];
+    const store = {
+      now: () => now,
+      run: () => Promise.resolve({ rows: [{ window_end: new Date(now - 5_000) }] }),
+      insert: ({ values }: { values: unknown }) => Promise.resolve(void appended.push(values)),
+      rows: async function* (query: string, [bucket]: readonly unknown[]) {
+        await Promise.resolve();
+        if (query.includes('FROM files')) yield { ...file, state, started_at: new Date(since), finished_at };
+        else if (bucket === Math.floor(since / 600_000) * 600_000)
+          yield {
+            hours: new Map([[new Date(0), new Set(['a'])]]),
+            loads: new Map([[`${file.version} ${file.name}`, new Date(since)]]),
+          };
+      },
+    } as unknown as Store;
+    const keys = [];
+    const reader = { store, hasJob: () => Promise.resolve(true) };
+    for await (const key of readChanges(reader, 0, since - MINUTE_MS, now - 5_000)) keys.push(key);
+    expect(keys).toEqual([{ vehicleId: 'a', hour: 0 }]);
+    expect(appended).toHaveLength(isOpen ? 1 : 0);
+  },
+);

@@ -1,6 +1,18 @@
 import { existsSync } from 'node:fs';
-import { mkdir, mkdtemp, readFile, readdir, readlink, rename, rm, symlink, unlink, writeFile } from 'node:fs/promises';
-import { tmpdir } from 'node:os';
+import {
+  mkdir,
+  mkdtemp,
+  readFile,
+  readdir,
+  readlink,
+  rename,
+  rm,
+  symlink,
+  unlink,
+  utimes,
+  writeFile,
+} from 'node:fs/promises';
+import { hostname, tmpdir } from 'node:os';
 import { dirname, join } from 'node:path';
 import { setImmediate as breathe } from 'node:timers/promises';
 import { pino } from 'pino';
@@ -47,7 +59,7 @@ it('what cannot be put back by a hard link is moved back, and what cannot be put
     await writeFile(join(held, 'id', name), `old ${name}`);
   await writeFile(join(held, 'vehicles_events_3.json'), 'in no folder of its own');
   await writeFile(join(folder, 'vehicles_events_2.json'), 'newer');
-  await putBackLeaving(folder, log);
+  await putBackLeaving(folder, log, true);
   expect(await readFile(join(folder, NAME), 'utf8')).toBe(`old ${NAME}`);
   expect(await readFile(join(folder, 'vehicles_events_2.json'), 'utf8')).toBe('newer');
   expect((await readdir(held, { recursive: true })).sort()).toEqual([
@@ -64,7 +76,7 @@ it('whatever was held in however many folders is put back, and none of these is 
     await mkdir(join(folder, '.leaving/id', dirname(name)), { recursive: true });
     await writeFile(join(folder, '.leaving/id', name), '');
   }
-  await putBackLeaving(folder, log);
+  await putBackLeaving(folder, log, true);
   for (const name of names) expect(existsSync(join(folder, name)), name).toBe(true);
   const [first = ''] = names;
   const loaded = versionNow(folder, first);
@@ -115,4 +127,20 @@ it('of two that are moved to one place at once, none is lost', async () => {
     expect(left.sort()).toEqual([one, other]);
     await unlink(place);
   }
+});
+
+it('what another process holds is left to it, unless that was long ago or this one starts', async () => {
+  const held = (id: string) => join(folder, '.leaving', id);
+  const ids = ['elsewhere:1:a', 'elsewhere:1:b', `${hostname()}:${process.pid}:c`];
+  for (const [n, id] of ids.entries()) {
+    await mkdir(held(id), { recursive: true });
+    await writeFile(join(held(id), `vehicles_events_${n}.json`), id);
+  }
+  const hoursAgo = Date.now() / 1_000 - 7_200;
+  await utimes(held(ids[1] ?? ''), hoursAgo, hoursAgo);
+  await putBackLeaving(folder, log, false);
+  expect((await readdir(folder)).sort()).toEqual(['.leaving', 'vehicles_events_1.json', 'vehicles_events_2.json']);
+  expect(await readdir(join(folder, '.leaving'))).toEqual(ids.slice(0, 1));
+  await putBackLeaving(folder, log, true);
+  expect(await readFile(join(folder, 'vehicles_events_0.json'), 'utf8')).toBe(ids[0]);
 });

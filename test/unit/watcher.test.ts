@@ -1,4 +1,4 @@
-import { mkdir, mkdtemp, rm, stat, symlink, writeFile } from 'node:fs/promises';
+import { mkdir, mkdtemp, rename, rm, stat, symlink, writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
@@ -76,4 +76,20 @@ it('a file that has left is none, even one whose name looks like bytes that are 
   await rm(join(folder, name));
   await sleep(1_000);
   expect(arrived).toEqual([]);
+});
+
+it('files of an old folder that is moved here are left to reconciliation, as a backlog, and what arrives in it then is not', async () => {
+  const { folder, arrived, arrive } = await watched();
+  const old = await mkdtemp(join(tmpdir(), 'watcher-'));
+  await mkdir(join(old, 'below'));
+  for (const name of ['vehicles_events_1.json', 'below/vehicles_events_2.json']) await writeFile(join(old, name), '[]');
+  const now = Date.now.bind(Date);
+  vi.spyOn(Date, 'now').mockImplementation(() => now() + 120_000);
+  onTestFinished(() => void vi.restoreAllMocks());
+  await rename(old, join(folder, 'old'));
+  await sleep(500);
+  vi.restoreAllMocks();
+  await arrive('old/below/vehicles_events_3.json');
+  await vi.waitFor(() => expect(arrived).toContain('old/below/vehicles_events_3.json'), WAIT);
+  expect(new Set(arrived).size).toBe(1);
 });
