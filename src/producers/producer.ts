@@ -31,6 +31,7 @@ export async function startProducer(needs: ProducerNeeds) {
   let pending: IngestJob[] = [];
   let queueing: Promise<void> | undefined;
   let wake = new AbortController();
+  let isStart = true;
 
   async function queuePending(): Promise<void> {
     while (pending.length > 0 && (await hasRoom(ingestQueue, config.MAX_QUEUED_FILES, { backlog: false })))
@@ -46,9 +47,10 @@ export async function startProducer(needs: ProducerNeeds) {
   }
 
   /** @returns how many files were left because they may still be written */
-  async function reconcile(isStart: boolean): Promise<number> {
+  async function reconcile(): Promise<number> {
     await watcher.refresh();
     await putBackLeaving(config.DATA_DIR, log, isStart);
+    isStart = false;
     const started = performance.now();
     const { young, ...done } = await compare('', undefined, wake.signal);
     const ms = Math.round(performance.now() - started);
@@ -58,9 +60,9 @@ export async function startProducer(needs: ProducerNeeds) {
 
   async function reconcileAgainAndAgain(): Promise<void> {
     let isWoken = true;
-    for (let isStart = true; !signal.aborted; isStart = false) {
+    while (!signal.aborted) {
       wake = new AbortController();
-      const young = await reconcile(isStart).catch((error: unknown) => {
+      const young = await reconcile().catch((error: unknown) => {
         log.warn({ reason: messageOf(error) }, 'reconciliation put off');
         return 0;
       });

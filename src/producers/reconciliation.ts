@@ -110,7 +110,7 @@ export function createReconciliation(needs: ProducerNeeds) {
     woken?: AbortSignal,
   ) {
     const givenUp = new AbortController();
-    const over = AbortSignal.any([signal, givenUp.signal]);
+    const isOver = () => signal.aborted || givenUp.signal.aborted;
     const total = { seen: 0, queued: 0, removed: 0, young: 0 };
     const startedAt = store.now();
     await lookAtNodes();
@@ -154,15 +154,11 @@ export function createReconciliation(needs: ProducerNeeds) {
         else leaving.push(() => removeLoaded(file, row));
       }
       total.removed += (await Promise.all(leaving.map((leave) => limit(leave)))).filter(Boolean).length;
-      while (
-        missing.length > 0 &&
-        !over.aborted &&
-        !(await hasRoom(ingestQueue, MAX_QUEUED_FILES, { backlog: true }))
-      ) {
+      while (missing.length > 0 && !isOver() && !(await hasRoom(ingestQueue, MAX_QUEUED_FILES, { backlog: true }))) {
         await Promise.all([sleep(FULL_QUEUE_WAIT_MS), lookAtNodes(LOOK_EVERY_MS)]);
         if (woken?.aborted === true) givenUp.abort();
       }
-      if (over.aborted) return;
+      if (isOver()) return;
       await enqueueFiles(ingestQueue, missing, { backlog: true });
       total.queued += missing.length;
       onProgress(total);
@@ -173,7 +169,7 @@ export function createReconciliation(needs: ProducerNeeds) {
     let comparing = Promise.resolve();
     try {
       for (const name of namesBelow(DATA_DIR, below, onUnread)) {
-        if (over.aborted) return total;
+        if (isOver()) return total;
         if (total.seen % PAGE === 0) await breathe();
         const file = versionNow(DATA_DIR, name);
         if (file === undefined) continue;
@@ -194,8 +190,8 @@ export function createReconciliation(needs: ProducerNeeds) {
     await comparing;
     await comparePage(page);
     // Unless Cassandra was started anew meanwhile. What has left the folder is forgotten, too.
-    if (settled === before && !over.aborted) settled = settledNow;
-    if (below === '' && !over.aborted) await doubt.compared(startedAt);
+    if (settled === before && !isOver()) settled = settledNow;
+    if (below === '' && !isOver()) await doubt.compared(startedAt);
     return total;
   }
 

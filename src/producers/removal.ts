@@ -15,7 +15,7 @@ const LEAVING_FOLDER = '.leaving';
 /** What such folders of this process begin with. */
 const OWN = `${hostname()}:${process.pid}:`;
 /** One that is older is held by nobody any more. */
-const ABANDONED_MS = 3_600_000;
+const ABANDONED_MS = 900_000;
 
 /**
  * Takes a version of a file out of the data folder, into its archive folder or for good. Resolves to whether it did: the
