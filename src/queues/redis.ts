@@ -23,6 +23,8 @@ function openConnection(address: ReturnType<typeof parseRedisUrl>, caFile?: stri
   const options = {
     lazyConnect: true,
     maxRetriesPerRequest: null,
+    // To name the library takes a right that Redis 7.0 does not know.
+    disableClientInfo: true,
     connectTimeout: PREFLIGHT_MS,
     socketTimeout: NO_ANSWER_MS,
     retryStrategy,
