@@ -44,8 +44,8 @@ import {
 import { createGathering } from './gather.ts';
 import { checkFile, loadFile, type LoadOptions } from './load-file.ts';
 import { pauseWhileAway } from './pause-while-away.ts';
-import { readOptions } from './record-reader.ts';
 import { ledgerEntry, startWorker, type ProcessorNeeds } from './processor.ts';
+import { readOptions } from './record-reader.ts';
 import { createTurns, isSmall } from './turns.ts';
 
 /** A file that changed less than this ago may not be whole yet; what is wrong with it may mend itself. */

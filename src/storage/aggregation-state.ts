@@ -64,9 +64,9 @@ export async function claimEpoch(store: Store): Promise<bigint> {
   }
 }
 
-function epochAfter(epoch: bigint, nowMs: number): bigint {
+function epochAfter(epoch: bigint, nowMs: number, isForgetful = false): bigint {
   const now = BigInt(Math.floor(nowMs * 1000));
-  const next = epoch + TURNS;
+  const next = epoch + TURNS + (isForgetful && epoch > now ? FORGOTTEN : 0n);
   return now > next ? now : next;
 }
 
@@ -89,8 +89,7 @@ export async function claimWindow(store: Store, settleMs: number) {
     const isUnfinished = windowEnd > watermark;
     const after = Math.min(watermark, isUnfinished ? windowStart : watermark, isForgetful ? onDisk : watermark);
     const until = Math.max(watermark + 1, Math.floor(startedAt - settleMs));
-    const isAhead = state.epoch > BigInt(Math.floor(startedAt * 1_000));
-    const epoch = epochAfter(isForgetful && isAhead ? state.epoch + FORGOTTEN : state.epoch, startedAt);
+    const epoch = epochAfter(state.epoch, startedAt, isForgetful);
     const columns = 'epoch = ?, window_start = ?, window_end = ?, generations = ?, moves = ?';
     const known = new Map([...state.generations, ...generations]);
     const values = [epoch, new Date(after), new Date(until), known, toMap(moves)];

@@ -263,9 +263,11 @@ describe('a job that is added through Bull Board', () => {
     const large = { name: 'x'.repeat(70_000), size: 1, mtimeNs: '1' };
     expect((await add(large)).status).toBe(413);
     const nested = `{"name":"by hand","options":{},"data":${'['.repeat(20_000)}${']'.repeat(20_000)}}`;
-    // Whether JSON can be nested so deep is Node's affair; as a job it is one of no file.
+    // From Node 26 on, JSON of any depth can be written; as a job it is one of no file.
+    const isTaken = Number.parseInt(process.versions.node, 10) >= 26;
     const { status } = await send(ADD, { method: 'POST', headers: OWN_JSON, body: nested });
-    expect(await jobs()).toBe(before + (status < 400 ? 1 : 0));
+    expect(status >= 400).toBe(!isTaken);
+    expect(await jobs()).toBe(before + (isTaken ? 1 : 0));
     expect((await send('/readyz')).status).toBe(200);
   });
 });

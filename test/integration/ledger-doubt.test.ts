@@ -129,9 +129,8 @@ describe('what a restart of a node left in doubt', async () => {
 describe('a row of the ledger', async () => {
   const space = await openSpace();
   const store = await openStore(space.runtime());
-  const at = (ms: number) => BigInt(Math.round(ms * 1_000));
   const write = async (name: string, writtenAt: number, finishedAt = writtenAt) => {
-    const times = [new Date(finishedAt), new Date(finishedAt), at(writtenAt)];
+    const times = [new Date(finishedAt), new Date(finishedAt), microsOf(writtenAt)];
     const columns = 'name, version, state, started_at, finished_at';
     await space.read(`INSERT INTO files (${columns}) VALUES (?, '1-1', 'loaded', ?, ?) USING TIMESTAMP ?`, [
       name,

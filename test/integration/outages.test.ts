@@ -168,7 +168,7 @@ describe('Cassandra refuses what one file holds, and nothing else', async () => 
     space.startProcessor();
     await eventually(async () => expect((await ingest.getDelayed())[0]?.data).toMatchObject({ name, refusals: 1 }));
     await space.put('vehicles_events_other.json', events(3));
-    await space.loaded(['vehicles_events_other.json']);
+    await space.loaded(['vehicles_events_other.json'], { withinMs: 3_000 });
     expect(await space.letters()).toEqual([]);
     await eventually(async () => {
       // One that is being tried right now counts by itself what it was refused.
