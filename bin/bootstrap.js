@@ -1,5 +1,5 @@
 import { spawnSync } from 'node:child_process';
-import { readFileSync } from 'node:fs';
+import { readFileSync, readlinkSync, rmSync, symlinkSync } from 'node:fs';
 import { dirname, join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 
@@ -29,6 +29,26 @@ function isStale() {
   );
 }
 
+/** Who installs: a link that names its process, since a link is made at once, with what it says. */
+const LOCK = join(ROOT, '.installing');
+
+/** Tries something of the system. Returns the code of what it fails with. @param {() => unknown} action */
+function failureOf(action) {
+  try {
+    action();
+    return undefined;
+  } catch (error) {
+    return /** @type {NodeJS.ErrnoException} */ (error).code;
+  }
+}
+
+/** Waits until no other process installs: npm takes away first what is there, also from under another. */
+function lock() {
+  while (failureOf(() => symlinkSync(String(process.pid), LOCK)) === 'EEXIST')
+    if (failureOf(() => process.kill(Number(readlinkSync(LOCK)), 0)) === 'ESRCH') rmSync(LOCK, { force: true });
+    else Atomics.wait(new Int32Array(new SharedArrayBuffer(4)), 0, 0, 200);
+}
+
 /** Checks Node and installs the locked dependencies where they are missing or stale; exits with a sentence if it cannot. */
 export function bootstrap() {
   const [major = 0, minor = 0] = process.versions.node.split('.').map(Number);
@@ -36,6 +56,12 @@ export function bootstrap() {
     give(`This needs Node 20.19 or later, and it runs on ${process.version}: see https://nodejs.org/en/download.`);
   }
   if (!isStale()) return;
+  lock();
+  if (isStale()) install();
+  rmSync(LOCK, { force: true });
+}
+
+function install() {
   process.stderr.write('Installing the locked dependencies (npm ci) …\n');
   const { status, error } = spawnSync('npm', ['ci', '--include=dev', '--no-audit', '--no-fund'], {
     cwd: ROOT,

@@ -1,11 +1,12 @@
 import { spawnSync } from 'node:child_process';
-import { createHash } from 'node:crypto';
-import { existsSync, mkdirSync, readdirSync, readFileSync, renameSync, rmSync, writeFileSync } from 'node:fs';
-import { dirname, join } from 'node:path';
+import { createHash, randomUUID } from 'node:crypto';
+import { existsSync, mkdirSync, readdirSync, readFileSync, renameSync, rmSync, statSync, writeFileSync } from 'node:fs';
+import { basename, dirname, join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { give, ROOT } from './bootstrap.js';
 
 const SRC = join(ROOT, 'src');
+const UNUSED_MS = 3_600_000;
 const sources = () => readdirSync(SRC, { recursive: true, encoding: 'utf8' }).filter((file) => file.endsWith('.ts'));
 
 /** A folder beside src/, so that relative paths stay right, named after what it is made of: it is never stale. */
@@ -28,11 +29,16 @@ export function build() {
   return folder;
 }
 
+/** Whether a folder is of other sources, or of a build that was cut short, and nobody is about to use it. */
+function isLeft(path) {
+  return basename(path).startsWith('.build-') && Date.now() - statSync(path).mtimeMs > UNUSED_MS;
+}
+
 /** The folder appears all at once, by a rename, so several processes may build it together. */
 async function compile() {
   const { default: ts } = await import('typescript');
   const folder = buildFolder();
-  const temporary = `${folder}.${process.pid}`;
+  const temporary = `${folder}.${randomUUID()}`;
   const compilerOptions = {
     target: ts.ScriptTarget.ES2023,
     module: ts.ModuleKind.ESNext,
@@ -47,9 +53,7 @@ async function compile() {
   }
   try {
     renameSync(temporary, folder);
-    for (const name of readdirSync(ROOT))
-      if (/^\.build-[0-9a-f]+$/.test(name) && join(ROOT, name) !== folder)
-        rmSync(join(ROOT, name), { recursive: true });
+    for (const name of readdirSync(ROOT)) if (isLeft(join(ROOT, name))) rmSync(join(ROOT, name), { recursive: true });
   } catch (error) {
     if (!existsSync(folder)) throw error;
   } finally {

@@ -13,8 +13,8 @@ export class UsageError extends Error {
 /** A wrong variable or option: exit code 2. */
 export class BadUsage extends UsageError {}
 
-const count = (min: number, max: number) => z.coerce.number().int().min(min).max(max);
-const seconds = (min: number, max: number) => z.coerce.number().min(min).max(max);
+const amount = (min: number, max: number) => z.coerce.number('not a number').min(min).max(max);
+const count = (min: number, max: number) => amount(min, max).int('not a whole number');
 const port = count(0, 65_535);
 const flag = z.enum(['true', 'false']).transform((value) => value === 'true');
 /** A text that `read` takes without throwing; what it throws is not repeated, the text may be a secret. */
@@ -32,7 +32,11 @@ const timeZone = textFor(
   'not an IANA time zone such as Europe/Berlin',
 );
 const readableFile = textFor((path) => readFileSync(path), 'not a file that can be read');
-const cron = textFor((text) => CronExpressionParser.parse(text), 'not a cron expression such as 0 * * * *');
+const cron = textFor((text) => {
+  // H is another number each time that it is read.
+  if (/\bH\b/.test(text)) throw new RangeError('not a time');
+  return CronExpressionParser.parse(text).next();
+}, 'not a cron expression such as 0 * * * *, or one whose time never comes');
 const redisUrl = textFor(
   parseRedisUrl,
   'not redis[s]://[user:password@]host[:port], nor its +sentinel or +cluster form (see .env.example); in a password, write / ? # % as %2F %3F %23 %25',
@@ -59,7 +63,7 @@ const environmentSchema = z.object({
     .string()
     .trim()
     .transform((list) => list.split(/\s*,\s*/).filter(Boolean))
-    .pipe(z.array(z.string()).min(1))
+    .pipe(z.array(z.string()).min(1, 'names no host'))
     .optional(),
   CASSANDRA_PORT: port.default(9042),
   CASSANDRA_LOCAL_DATACENTER: z.string().default('datacenter1'),
@@ -79,16 +83,16 @@ const environmentSchema = z.object({
   MAX_FILE_BYTES: count(1, Number.MAX_SAFE_INTEGER).default(2 * 1024 ** 3),
   MAX_RECORD_BYTES: count(64, 8 * 1024 ** 2).default(1024 ** 2),
   MAX_QUEUED_FILES: count(1, 10_000_000).default(10_000),
-  MAX_REJECTED_RATIO: z.coerce.number().min(0).max(1).default(0.5),
+  MAX_REJECTED_RATIO: amount(0, 1).default(0.5),
   AFTER_LOAD: z.enum(['keep', 'archive', 'delete']).default('keep'),
-  DURABLE_SECONDS: seconds(0, 86_400).default(30),
-  RECONCILE_SECONDS: seconds(0.1, 86_400).default(30),
-  AGGREGATION_EVERY_SECONDS: seconds(1, 86_400).default(60),
+  DURABLE_SECONDS: amount(0, 86_400).default(30),
+  RECONCILE_SECONDS: amount(0.1, 86_400).default(30),
+  AGGREGATION_EVERY_SECONDS: amount(1, 86_400).default(60),
   AGGREGATION_CRON: cron.optional(),
   AGGREGATION_TIME_ZONE: timeZone.default('UTC'),
-  SETTLE_SECONDS: seconds(0.1, 3_600).default(5),
-  VERIFY_EVERY_SECONDS: seconds(1, 604_800).default(3_600),
-  VERIFY_SAMPLE: z.coerce.number().min(0).max(1).default(0.01),
+  SETTLE_SECONDS: amount(0.1, 3_600).default(5),
+  VERIFY_EVERY_SECONDS: amount(1, 604_800).default(3_600),
+  VERIFY_SAMPLE: amount(0, 1).default(0.01),
   SOURCE_TIME_ZONE: timeZone.default('UTC'),
   BOARD_HOST: z.string().default('127.0.0.1'),
   BOARD_PORT: port.default(3000),
@@ -121,8 +125,10 @@ export function parseConfig(environment: Record<string, string | undefined>): Co
     throw new BadUsage(`The environment has ${lines.length} bad value(s):\n${lines.join('\n')}`);
   }
   const config = parsed.data;
-  if (config.CASSANDRA_USERNAME !== undefined && config.CASSANDRA_PASSWORD === undefined)
-    throw new BadUsage('CASSANDRA_USERNAME is set but CASSANDRA_PASSWORD is not: set both or none.');
+  if ((config.CASSANDRA_USERNAME === undefined) !== (config.CASSANDRA_PASSWORD === undefined))
+    throw new BadUsage(
+      'Of CASSANDRA_USERNAME and CASSANDRA_PASSWORD, one is set and the other is not: set both or none.',
+    );
   if (config.REDIS_URL?.includes('+cluster:') && !/\{[^}]+\}/.test(config.QUEUE_PREFIX))
     throw new BadUsage(
       'QUEUE_PREFIX needs a part in braces, as in {vehicle-data}: it keeps all keys on one cluster node.',

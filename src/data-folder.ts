@@ -24,8 +24,8 @@ export const isLookedInto = (path: string) => isScanned(path) && datasetOf(basen
 export type OnUnread = (folder: string, error: unknown) => void;
 
 /**
- * The paths of all that lies in the data folder or `below`, a folder of it, but for folders that are `isEntered`; in no
- * order. Synchronous, as `versionNow` is, for large folders: a promise for each file would cost ten times what reading it
+ * The paths of all that lies in the data folder or `below`, a folder of it, but for folders that are `isEntered`, each of which
+ * is told as undefined: many may hold nothing; in no order. Synchronous, as `versionNow` is, for large folders: a promise for each file would cost ten times what reading it
  * does. By hand, as Node 20 lists but 32 entries of each folder below the first one (nodejs/node#48820).
  */
 export function* pathsBelow(
@@ -33,9 +33,10 @@ export function* pathsBelow(
   below = '',
   isEntered = (_path: string) => true,
   onUnread: OnUnread = () => undefined,
-): Generator<string> {
+): Generator<string | undefined> {
   const folder = openFolder(dataDir, below, onUnread);
   try {
+    yield undefined;
     for (let entry = folder?.readSync(); entry; entry = folder?.readSync()) {
       const path = join(below, entry.name);
       if (entry.isDirectory() && isEntered(path)) yield* pathsBelow(dataDir, path, isEntered, onUnread);
@@ -57,17 +58,35 @@ function openFolder(dataDir: string, below: string, onUnread: OnUnread): Dir | u
   }
 }
 
-/**
- * The paths, with forward slashes, of what has the name of some dataset's file in the data folder or `below`, a folder of
- * it. Folders and links of such names count, too: the processor says what is wrong with them.
- */
-export function* namesBelow(dataDir: string, below = '', onUnread?: OnUnread): Generator<string> {
+function* namesBelow(dataDir: string, below = '', onUnread?: OnUnread): Generator<string | undefined> {
   for (const path of pathsBelow(dataDir, below, isLookedInto, onUnread))
-    if (datasetOf(basename(path)) !== undefined) yield path.split(sep).join('/');
+    if (path === undefined) yield undefined;
+    else if (datasetOf(basename(path)) !== undefined) yield path.split(sep).join('/');
 }
 
-/** Names that are read in one turn. */
-const NAMES_A_TURN = 500;
+/** Names and folders that are read in one turn. */
+const ONES_A_TURN = 500;
+
+/** Pages of what is found, each read in one turn. */
+async function* inTurns<T>(found: Iterable<T | undefined>): AsyncGenerator<T[]> {
+  let page: T[] = [];
+  let seen = 0;
+  for (const one of found) {
+    if (one !== undefined) page.push(one);
+    if ((seen += 1) % ONES_A_TURN !== 0) continue;
+    yield page;
+    page = [];
+    await breathe();
+  }
+  yield page;
+}
+
+/**
+ * The paths, with forward slashes, of what has the name of some dataset's file in the data folder or `below`, a folder of
+ * it, in pages. Folders and links of such names count, too: the processor says what is wrong with them.
+ */
+export const namePages = (dataDir: string, below?: string, onUnread?: OnUnread) =>
+  inTurns(namesBelow(dataDir, below, onUnread));
 
 /**
  * The name that the ledger knows a file by, the path below the data folder where it lies, and the version that its name
@@ -85,10 +104,14 @@ export function placesOf({ name, version }: FileVersion): readonly [string, stri
   return [name, archived, `${archived}.${version}`];
 }
 
-function* storedFiles(dataDir: string, onUnread?: OnUnread): Generator<StoredFile> {
-  for (const name of namesBelow(dataDir, '', onUnread)) yield { name, path: name };
+function* storedFiles(dataDir: string, onUnread?: OnUnread): Generator<StoredFile | undefined> {
+  for (const name of namesBelow(dataDir, '', onUnread)) yield name === undefined ? undefined : { name, path: name };
   const isFilled = (path: string) => basename(path) !== LOST_AND_FOUND;
   for (const found of pathsBelow(dataDir, ARCHIVE_FOLDER, isFilled, onUnread)) {
+    if (found === undefined) {
+      yield undefined;
+      continue;
+    }
     const path = found.split(sep).join('/');
     const archived = path.slice(ARCHIVE_FOLDER.length + 1);
     const [, name = archived, version] = /^(.+\.jsonl?(?:\.gz)?)\.(\d+--?\d+)$/s.exec(archived) ?? [];
@@ -98,19 +121,15 @@ function* storedFiles(dataDir: string, onUnread?: OnUnread): Generator<StoredFil
 
 /** Every file of the data folder and of the archive. */
 export async function* allFiles(dataDir: string, onUnread?: OnUnread): AsyncGenerator<StoredFile> {
-  let seen = 0;
-  for (const file of storedFiles(dataDir, onUnread)) {
-    if ((seen += 1) % NAMES_A_TURN === 0) await breathe();
-    yield file;
-  }
+  for await (const page of inTurns(storedFiles(dataDir, onUnread))) yield* page;
 }
 
 /** How many files there are, as far as it is worth to go on. */
 export async function countFiles(dataDir: string, goesOn = () => true): Promise<number> {
   let count = 0;
-  for await (const _file of allFiles(dataDir)) {
+  for await (const page of inTurns(storedFiles(dataDir))) {
     if (!goesOn()) break;
-    count += 1;
+    count += page.length;
   }
   return count;
 }
@@ -120,7 +139,7 @@ const REPLACEMENT_CHARACTER = '\uFFFD';
 
 const OPTIONS = { bigint: true, throwIfNoEntry: false } as const;
 /** What a link leads to, or the link where it leads nowhere. @throws what the system says where it lets nobody look */
-function look(path: string) {
+export function look(path: string) {
   try {
     const found = statSync(path, OPTIONS);
     if (found !== undefined) return found;

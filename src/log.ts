@@ -18,7 +18,7 @@ export function createLog(config: Pick<Config, 'LOG_LEVEL' | 'LOG_FORMAT'>, role
   const forPeople = { ignore: 'pid,hostname,role', messageFormat: '{role}: {msg}', translateTime: 'HH:MM:ss' };
   const destination =
     format === 'pretty'
-      ? pretty({ destination: 2, sync: true, ...forPeople })
+      ? pretty({ destination: 2, sync: true, colorize: process.stderr.isTTY, ...forPeople })
       : pino.destination({ dest: 2, sync: true });
   const base = { role, pid: process.pid };
   const redact = { paths: ['*.password', '*.url'], censor: '[hidden]' };

@@ -22,7 +22,11 @@ const SAME_SIGNAL_MS = 500;
 
 /** The configuration, with the local stores that run on this machine where the environment points to no others. */
 async function readConfig(command: string): Promise<Config> {
-  if (existsSync('.env')) process.loadEnvFile('.env');
+  try {
+    if (existsSync('.env')) process.loadEnvFile('.env');
+  } catch (error) {
+    throw new BadUsage(`.env cannot be read: is it a file, and may this user read it? (${messageOf(error)})`);
+  }
   const config = parseConfig(process.env);
   if (['start', 'services', 'generate'].includes(command)) return config;
   const { REDIS_URL, ...cassandra } = await findLocalServices(config.LOCAL_DIR);
@@ -38,11 +42,12 @@ function isOfCassandra(error: unknown): boolean {
 
 /** Says what went wrong; with a stack trace only where no person can mend it. */
 function exitCodeOf(error: unknown): number {
-  const { message, stack } = error instanceof Error ? error : new Error(String(error));
+  const message = messageOf(error);
   // An error of the system, as of a folder that is not there, names what is wrong.
   const isKnown = error instanceof UsageError || isRedisAnswer(message) || isOfSystem(error);
   const ofStore = `Cassandra failed (${message}): \`npx pipeline doctor\` looks at it; run this again then.`;
-  process.stderr.write(`${isOfCassandra(error) ? ofStore : isKnown ? message : stack}\n`);
+  const otherwise = error instanceof Error ? error.stack : message;
+  process.stderr.write(`${isOfCassandra(error) ? ofStore : isKnown ? message : otherwise}\n`);
   return error instanceof BadUsage ? BAD_USAGE : FAILED;
 }
 
@@ -78,7 +83,9 @@ function running<Given extends unknown[]>(
       shutdown.request();
     };
     process.on('SIGINT', onSignal).on('SIGTERM', onSignal).on('SIGHUP', onSignal);
-    if (config.HEARTBEAT_FILE !== undefined) keepAlive(config.HEARTBEAT_FILE, log);
+    // A command beside a role, in the same container, must not vouch for that.
+    const isRole = ['watch', 'process', 'board'].includes(name);
+    if (isRole && config.HEARTBEAT_FILE !== undefined) keepAlive(config.HEARTBEAT_FILE, log);
     process.stdout.on('error', (error) => {
       // Who reads no further, as `head` or a terminal that was closed, wants no more.
       if (['EPIPE', 'EIO'].includes(codeOf(error))) shutdown.request();

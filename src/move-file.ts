@@ -1,31 +1,14 @@
 import { randomUUID } from 'node:crypto';
-import { existsSync } from 'node:fs';
+import { lstatSync } from 'node:fs';
 import { copyFile, link, rename, rm, stat, unlink, utimes } from 'node:fs/promises';
 import { dirname, join } from 'node:path';
 import { codeOf } from './runtime.ts';
 
 /**
- * Moves a file, also to another file system, where it becomes a copy: `copyTo`, if that is to have another name. A copy has
- * the modification time only as far as Node can set one, to the microsecond, so that it is no longer the same version.
+ * Moves a file to where none is. Resolves to whether it did: one that is there stays, and so does this one then. On another
+ * file system it becomes a copy, whose modification time is no more exact than Node can set one, to the microsecond: it is no
+ * longer the same version.
  */
-export async function moveFile(from: string, to: string, copyTo = to): Promise<void> {
-  try {
-    await rename(from, to);
-    return;
-  } catch (error) {
-    if (codeOf(error) !== 'EXDEV') throw error;
-  }
-  const copy = `${copyTo}.tmp`;
-  try {
-    await copyWithTimes(from, copy);
-    await rename(copy, copyTo);
-  } finally {
-    await rm(copy, { force: true });
-  }
-  await unlink(from);
-}
-
-/** Moves a file to where none is. Resolves to whether it did: one that is there stays, and so does this one then. */
 export async function moveToFree(from: string, to: string): Promise<boolean> {
   try {
     return await placeAt(from, to);
@@ -43,15 +26,19 @@ export async function moveToFree(from: string, to: string): Promise<boolean> {
   return true;
 }
 
-/** The same within a file system. */
-async function placeAt(from: string, to: string): Promise<boolean> {
+/** The same within a file system. @throws EXDEV where `to` is on another one */
+export async function placeAt(from: string, to: string): Promise<boolean> {
   try {
     await link(from, to);
   } catch (error) {
     if (codeOf(error) === 'EXDEV') throw error;
-    if (codeOf(error) === 'EEXIST' || existsSync(to)) return false;
+    const there = lstatSync(to, { throwIfNoEntry: false });
+    // A move that was cut short has left both.
+    const isMoved = there?.ino === lstatSync(from).ino;
+    if (there !== undefined && !isMoved) return false;
     // Not every file system has hard links, and Linux forbids them to files of other users.
-    await rename(from, to);
+    if (!isMoved) await rename(from, to);
+    else await unlink(from);
     return true;
   }
   await unlink(from);

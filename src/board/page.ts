@@ -3,12 +3,16 @@ import type { Snapshot } from './snapshot.ts';
 /** A cell of a table; an object is a link into Bull Board. */
 type Cell = string | number | boolean | { readonly path: string; readonly text: string };
 
+/** ISO 8601 in UTC. */
+const TIME = /^\d{4}-\d\d-\d\dT[\d:.]+Z$/;
+
 const STYLE = `
   :root { color-scheme: light dark }
   body { max-width: 72rem; margin: auto; padding: 1rem; font: 15px/1.45 system-ui, sans-serif }
   section { overflow-x: auto } table { border-collapse: collapse; width: 100% }
   th, td { padding: .35rem .6rem; border-bottom: 1px solid #8886; text-align: left; vertical-align: top }
-  td { overflow-wrap: anywhere; min-width: 3rem; font-variant-numeric: tabular-nums }
+  td { overflow-wrap: anywhere; min-width: 5rem; font-variant-numeric: tabular-nums }
+  td:has(a) { min-width: 14rem } time { white-space: nowrap }
   strong { color: light-dark(#b3261e, #ff8a80) }`;
 
 /** The overview, as a whole document that loads itself anew every few seconds. Times and days are in UTC. */
@@ -63,6 +67,7 @@ function table(title: string, rows: readonly Readonly<Record<string, Cell>>[]): 
 
 function cellText(cell: Cell): string {
   if (typeof cell === 'number') return cell.toLocaleString('en', { maximumFractionDigits: 1 });
+  if (typeof cell === 'string' && TIME.test(cell)) return `<time>${cell}</time>`;
   if (typeof cell !== 'object') return escaped(String(cell));
   return `<a href="/board/queue/${escaped(cell.path)}">${escaped(cell.text)}</a>`;
 }

@@ -1,7 +1,7 @@
 import { opendir } from 'node:fs/promises';
 import { relative, resolve, sep } from 'node:path';
 import { BadUsage, UsageError } from '../config.ts';
-import { isScanned, namesBelow } from '../data-folder.ts';
+import { isScanned, namePages } from '../data-folder.ts';
 import { createReconciliation } from '../producers/reconciliation.ts';
 import type { Runtime } from '../runtime.ts';
 import { print, startBar } from '../terminal.ts';
@@ -23,13 +23,14 @@ export async function backfill(runtime: Runtime, directory: string, options: { j
 
   const compare = createReconciliation(await openAll(runtime));
   let files = 0;
-  for (const _name of namesBelow(config.DATA_DIR, below)) files += 1;
+  for await (const names of namePages(config.DATA_DIR, below)) files += names.length;
   const bar = startBar(files, 'files compared, {queued} queued', { queued: 0 });
   const done = await compare(below, (soFar) => bar.update(soFar.seen, { queued: soFar.queued })).finally(() =>
     bar.stop(),
   );
-  const { seen, queued, young } = done;
-  const rest = `${young} left to the watcher, since they may still be written, ${seen - queued - young} need nothing`;
+  const { seen, queued, young, deadLetters } = done;
+  const others = seen - queued - young - deadLetters;
+  const rest = `${young} left to the watcher, since they may still be written, ${deadLetters} dead letters, ${others} need nothing`;
   print(options.json, done, `${seen} files: ${queued} queued, ${rest}.`);
   if (shutdown.signal.aborted) throw new UsageError('Stopped before every file was compared.');
 }

@@ -35,7 +35,8 @@ export async function openForWork(runtime: Runtime) {
  */
 export async function openDataFolder({ config, log }: Runtime, { mayMake }: { mayMake: boolean }): Promise<void> {
   try {
-    if (mayMake) await mkdir(config.DATA_DIR, { recursive: true });
+    const isMade = mayMake && (await mkdir(config.DATA_DIR, { recursive: true })) !== undefined;
+    if (isMade) log.info({ folder: config.DATA_DIR }, 'the data folder was not there, and was made');
     await access(config.DATA_DIR);
   } catch (error) {
     const reason = messageOf(error);

@@ -24,11 +24,20 @@ export interface Selection {
 
 type Letter = Job<DeadLetterJob, void>;
 
-const isCalled = ({ id, data }: Letter, idOrName: string) => idOrName === id || idOrName === data.name;
+/** What a letter says; of one that was added by hand with other data, what BullMQ knows. */
+function dataOf({ data, name, failedReason, finishedOn, timestamp, attemptsMade }: Letter): DeadLetterJob {
+  const otherwise = { name, size: 0, mtimeNs: '0', reason: failedReason, failedAt: finishedOn ?? timestamp };
+  return deadLetterJobSchema.safeParse(data).data ?? { ...otherwise, attempts: attemptsMade };
+}
+
+/** A name may be given as it is, and as it is printed. */
+function isCalled(letter: Letter, idOrName: string): boolean {
+  const { name } = dataOf(letter);
+  return [letter.id, name, printable(name)].includes(idOrName);
+}
 
 function matches(letter: Letter, { files, name, reason, olderThan, newerThan }: Selection): boolean {
-  const { data } = letter;
-  if (!deadLetterJobSchema.safeParse(data).success) return false;
+  const data = dataOf(letter);
   const ageMs = Date.now() - data.failedAt;
   return (
     (files.length === 0 || files.some((file) => isCalled(letter, file))) &&
@@ -46,7 +55,10 @@ async function select(runtime: Runtime, selection: Selection): Promise<Letter[]>
   for await (const page of letterPages(deadLetterQueue))
     selected.push(...page.filter((letter) => matches(letter, selection)));
   const unknown = selection.files.filter((file) => !selected.some((letter) => isCalled(letter, file)));
-  if (unknown.length > 0) throw new UsageError(`No such dead letter: ${printable(unknown.join(', '))}.`);
+  if (unknown.length > 0)
+    throw new UsageError(
+      `No such dead letter: ${printable(unknown.join(', '))}. (A file that is mended is loaded by itself, and its letter goes.)`,
+    );
   return selected;
 }
 
@@ -55,9 +67,10 @@ function requireSelection({ files, reason, name, olderThan, newerThan, all }: Se
   throw new BadUsage('Name files or ids, give a filter (--reason, --name, --older-than, --newer-than), or say --all.');
 }
 
-function asData({ id, data: { name, size, mtimeNs, reason, failedAt, attempts } }: Letter) {
+function asData(letter: Letter) {
+  const { name, size, mtimeNs, reason, failedAt, attempts } = dataOf(letter);
   const version = versionOf({ size, mtimeNs });
-  return { id, name, version, reason, failedAt: new Date(failedAt).toISOString(), attempts };
+  return { id: letter.id, name, version, reason, failedAt: new Date(failedAt).toISOString(), attempts };
 }
 
 export async function listFailed(runtime: Runtime, selection: Selection): Promise<void> {
@@ -109,8 +122,8 @@ export async function discardFailed(runtime: Runtime, selection: Selection): Pro
   requireSelection(selection);
   const store = await openStore(runtime);
   await toEach(runtime, selection, 'discarded', async (letter) => {
-    const { name, startedAt } = letter.data;
-    await discardDeadLetter(store, { name, version: versionOf(letter.data) }, startedAt);
+    const data = dataOf(letter);
+    await discardDeadLetter(store, { name: data.name, version: versionOf(data) }, data.startedAt);
     await letter.remove();
   });
 }

@@ -2,7 +2,7 @@ import { setTimeout as sleep } from 'node:timers/promises';
 import { execa } from 'execa';
 import { requireBoardPassword, UsageError } from '../config.ts';
 import { holdPort } from '../local/ports.ts';
-import { startLocalServices } from '../local/services.ts';
+import { endLeftovers, startLocalServices } from '../local/services.ts';
 import { connectQueues } from '../queues/redis.ts';
 import { messageOf, type Runtime } from '../runtime.ts';
 import { connectStore } from '../storage/client.ts';
@@ -64,12 +64,14 @@ Ctrl-C stops everything; the data stays.
 }
 
 /**
- * Finds out before anything is started that everybody could open the board, its port is taken or a store away.
+ * Finds out before anything is started that everybody could open the board, that this runs already, that the board's port is
+ * taken or a store away.
  *
  * @returns the port of the board, which is held so that no store takes it
  */
 async function checkEnvironment({ config, log }: Runtime) {
   requireBoardPassword(config);
+  await endLeftovers(config);
   const { BOARD_HOST: host, BOARD_PORT: wanted } = config;
   const held = await holdPort(wanted, host).catch((error: unknown) => {
     const reason = messageOf(error);

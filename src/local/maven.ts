@@ -1,12 +1,15 @@
 import { createHash, randomUUID } from 'node:crypto';
-import { existsSync, readFileSync } from 'node:fs';
-import { rename, rm } from 'node:fs/promises';
+import { existsSync, readFileSync, statSync } from 'node:fs';
+import { readdir, rename, rm } from 'node:fs/promises';
 import { join, resolve } from 'node:path';
 import { execa, ExecaError } from 'execa';
 import { UsageError } from '../config.ts';
 
 /** Folder with the files that Maven, the JVM and Cassandra's log read. */
 export const STORES = resolve(import.meta.dirname, '../../stores');
+
+/** To fetch what they name takes minutes at most; a folder that was begun so long ago is used by nobody. */
+const CUT_SHORT_MS = 3_600_000;
 
 /** Ends a sentence about what the local stores lack. */
 export const HOW_TO_MEND =
@@ -49,6 +52,11 @@ export async function fetchLibraries(libDirectory: string, signal?: AbortSignal)
       // Otherwise another process was faster; its folder holds the same.
       if (!existsSync(folder)) throw error;
     });
+    // Those of processes that were killed.
+    for (const name of (await readdir(libDirectory)).filter((one) => one.includes('.'))) {
+      const path = join(libDirectory, name);
+      if (Date.now() - statSync(path).mtimeMs > CUT_SHORT_MS) await rm(path, { recursive: true, force: true });
+    }
   } finally {
     await rm(temporary, { recursive: true, force: true });
   }

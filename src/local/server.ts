@@ -14,8 +14,8 @@ export interface Place {
   readonly signal?: AbortSignal | undefined;
 }
 
-/** Ends what a start that was killed has left running on the same data. */
-async function endLeftover(name: string, directory: string): Promise<void> {
+/** Ends what a start that was killed has left running on the same data. @throws UsageError when its owner lives */
+export async function endLeftover(name: string, directory: string): Promise<void> {
   const left = await findServer(directory);
   if (left === undefined) return;
   if ((await commandLine(left.owner)) === left.ownerCommand)

@@ -1,11 +1,18 @@
+import { mkdir } from 'node:fs/promises';
 import { join } from 'node:path';
 import { UsageError, type Config } from '../config.ts';
-import type { Shutdown } from '../runtime.ts';
+import { messageOf, type Shutdown } from '../runtime.ts';
 import { step } from '../terminal.ts';
 import { findCassandraJars, startCassandra } from './cassandra.ts';
 import { freePort } from './ports.ts';
 import { findRedisBinary, startRedis } from './redis.ts';
-import type { LocalServer, Place } from './server.ts';
+import { endLeftover, type LocalServer, type Place } from './server.ts';
+
+/** Ends what a start that was killed has left running, which has the ports. @throws UsageError when its owner lives */
+export async function endLeftovers({ LOCAL_DIR, CASSANDRA_CONTACT_POINTS, REDIS_URL }: Config): Promise<void> {
+  if (CASSANDRA_CONTACT_POINTS === undefined) await endLeftover('Cassandra', join(LOCAL_DIR, 'cassandra'));
+  if (REDIS_URL === undefined) await endLeftover('Redis', join(LOCAL_DIR, 'redis'));
+}
 
 /**
  * Starts the stores that the environment does not point to; `shutdown` stops them.
@@ -16,6 +23,10 @@ export async function startLocalServices(config: Config, shutdown: Shutdown) {
   const { signal } = shutdown;
   const lib = join(config.LOCAL_DIR, 'lib');
   const ends: Promise<string>[] = [];
+  await endLeftovers(config);
+  await mkdir(lib, { recursive: true }).catch((error: unknown) => {
+    throw new UsageError(`LOCAL_DIR cannot be used (${messageOf(error)}): name a folder that this user may write.`);
+  });
 
   async function run(name: string, wanted: number, start: (place: Place) => Promise<LocalServer>): Promise<void> {
     const directory = join(config.LOCAL_DIR, name.toLowerCase());

@@ -90,7 +90,7 @@ async function openInside(dataDir: string, name: string): Promise<number> {
     if (code in PROBLEMS) throw new FileProblem(PROBLEMS[code], { cause: error });
     if (code !== 'ENOENT') throw error;
     // Node reads bytes that are no UTF-8 as this character, and finds nothing under the name that it makes of them.
-    if (name.includes('\uFFFD')) throw new FileProblem('its name is not UTF-8: rename the file');
+    if (name.includes('\uFFFD')) throw new FileProblem('its name is not UTF-8: rename the file and discard this');
     // As where a mount is missing: nothing is said about its files.
     if (!existsSync(dataDir)) throw new NotNow('the data folder is not there', { cause: error });
     throw new FileGone(FILE_GONE, { cause: error });

@@ -86,12 +86,12 @@ export function createDeadLetters(needs: ProcessorNeeds) {
 
   async function moveFile(job: FailedJob, file: IngestJob): Promise<void> {
     const known = await readVersions(store, file.name);
-    const state = known.find(({ version }) => version === versionOf(file))?.state;
-    if (isLoaded(state) || state === 'discarded') return;
+    const own = known.find(({ version }) => version === versionOf(file));
+    if (isLoaded(own?.state) || own?.state === 'discarded') return;
     const { failedReason: reason, attemptsMade: attempts, finishedOn: failedAt = store.now() } = job;
     const startedAt = (job.processedOn ?? failedAt) - store.clockSkewMs();
     const letter = { ...file, reason, startedAt, failedAt, attempts };
-    const isWritten = await recordDeadLetter(store, entryOf(letter, startedAt, job.processedBy), state);
+    const isWritten = await recordDeadLetter(store, entryOf(letter, startedAt, job.processedBy), own);
     if (!isWritten) throw new Error(`${file.name} was loaded, or judged by another processor, meanwhile`);
     await addDeadLetter(deadLetterQueue, letter);
     counters.add('files_dead_lettered_total', 1);

@@ -253,7 +253,7 @@ async function ingest(job: IngestBullJob, wanted: IngestJob, needs: IngestNeeds)
     const counts = { sha256, records: BigInt(records), loaded: BigInt(loaded), rejected: BigInt(rejected) };
     // The last write of every load: who sees it, sees all rows.
     const entry = entryOf(isCopy ? 'unchanged' : 'loaded', counts);
-    if (own === undefined || !(await overwriteEntry(store, entry))) await needs.writeRows([ledgerRow(entry)]);
+    await (own ? overwriteEntry(store, entry, own) : needs.writeRows([ledgerRow(entry)]));
     await settleOthers(needs, wanted, known);
     const said = `${done.loaded} loaded, ${rejected} rejected, in ${done.ms} ms by ${needs.workerName}`;
     await Promise.all([

@@ -6,6 +6,7 @@ import type { Counters } from '../queues/counters.ts';
 import { DEAD_LETTER_QUEUE } from '../queues/dead-letter.ts';
 import { mtimeMs, versionOf, type IngestJob } from '../queues/ingest.ts';
 import type { Queues } from '../queues/open.ts';
+import { isOfSystem } from '../runtime.ts';
 import type { Store } from '../storage/client.ts';
 
 /** What the processors of one process share. */
@@ -47,7 +48,11 @@ export function startWorker<Data, Result>(
     metrics: { maxDataPoints: 24 * 60 },
     ...options,
   });
-  worker.on('error', (error) => log.warn({ queue, reason: error.message }, 'worker error'));
+  worker.on('error', (error) => {
+    // That Redis is away is told once, by its connection.
+    const isOfConnection = isOfSystem(error) || connection.status !== 'ready';
+    log[isOfConnection ? 'debug' : 'warn']({ queue, reason: error.message }, 'worker error');
+  });
   worker.on('failed', (job, error) => {
     // To fail is how a dead letter waits there, which was told before.
     if (queue === DEAD_LETTER_QUEUE) return;

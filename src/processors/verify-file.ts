@@ -1,14 +1,14 @@
 import { createHash } from 'node:crypto';
-import { mkdir, stat } from 'node:fs/promises';
+import { mkdir } from 'node:fs/promises';
 import { dirname, join } from 'node:path';
 import pLimit from 'p-limit';
-import type { StoredFile } from '../data-folder.ts';
+import { look, type StoredFile } from '../data-folder.ts';
 import { datasetOf } from '../datasets/catalog.ts';
 import type { FileVersion, Row } from '../datasets/dataset.ts';
 import { moveToFree } from '../move-file.ts';
 import { enqueueFiles, hasJob, hasRoom, mtimeNsOf, versionOf, type IngestJob } from '../queues/ingest.ts';
 import type { VerificationReport } from '../queues/verification.ts';
-import { codeOf, messageOf } from '../runtime.ts';
+import { isOfSystem, messageOf } from '../runtime.ts';
 import { createChangeLog, type TouchedHour } from '../storage/change-log.ts';
 import {
   forgetRejection,
@@ -66,12 +66,15 @@ export function createFileCheck(
   const oneByOne = pLimit(1);
 
   /** What lies at a path below the folder, as a version of a name. @throws FileProblem where it cannot be looked at */
-  async function fileAt(name: string, path: string): Promise<(IngestJob & { ctimeMs: number }) | undefined> {
-    const there = await stat(join(DATA_DIR, path), { bigint: true }).catch((error: unknown) => {
-      if (!['ENOENT', 'ENOTDIR'].includes(codeOf(error))) throw new FileProblem(messageOf(error));
-      return undefined;
-    });
-    return there && { name, size: Number(there.size), mtimeNs: String(there.mtimeNs), ctimeMs: Number(there.ctimeMs) };
+  function fileAt(name: string, path: string): (IngestJob & { ctimeMs: number }) | undefined {
+    try {
+      const there = look(join(DATA_DIR, path));
+      return (
+        there && { name, size: Number(there.size), mtimeNs: String(there.mtimeNs), ctimeMs: Number(there.ctimeMs) }
+      );
+    } catch (error) {
+      throw isOfSystem(error) ? new FileProblem(messageOf(error)) : error;
+    }
   }
 
   /** A file that is not loaded has to be in the queue, or be too young for that, or find it full. */
@@ -97,7 +100,7 @@ export function createFileCheck(
         const target = join(DATA_DIR, file.name);
         await mkdir(dirname(target), { recursive: true });
         if (!(await moveToFree(join(DATA_DIR, path), target))) return;
-        file = (await fileAt(file.name, file.name)) ?? file;
+        file = fileAt(file.name, file.name) ?? file;
       }
       await enqueueFiles(ingestQueue, [file], { backlog: true });
     };
@@ -232,7 +235,7 @@ export function createFileCheck(
   }
 
   async function check({ name, path, version = '' }: StoredFile): Promise<void> {
-    const there = await fileAt(name, path);
+    const there = fileAt(name, path);
     if (there === undefined) return;
     // Of a copy, its name tells the modification time.
     const named = { ...there, mtimeNs: mtimeNsOf(version) };

@@ -71,8 +71,9 @@ export function createLedgerDoubt(store: Store, durableMs: number) {
   return {
     /** Looks at the nodes, unless that was less than `everyMs` ago. Resolves to whether one was started anew, or went down, since. */
     look: async (everyMs = 0): Promise<boolean> => {
-      const at = store.now();
-      if (seen !== undefined && at >= seen.at && at - seen.at < everyMs) return false;
+      if (seen !== undefined && store.now() >= seen.at && store.now() - seen.at < everyMs) return false;
+      // While this machine stands still, so does the clock that it goes by, and what was loaded then would look like the future's.
+      const at = seen?.doubts.length === 0 ? store.now() : await store.freshNow(true);
       const ahead = at - performance.now();
       const isSet = Math.abs(ahead - (clock?.ahead ?? ahead)) > CLOCK_STEP_MS;
       clock = { ahead, setAt: isSet ? performance.now() : (clock?.setAt ?? -Infinity) };

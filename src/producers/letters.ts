@@ -11,7 +11,7 @@ const MARK_SECONDS = 86_400;
 async function markOf({ queues: { connection, prefix } }: ProducerNeeds): Promise<string> {
   const mark = `${prefix}:letters-restored`;
   const info = await connection.eval("return redis.call('INFO', 'server')", 1, mark);
-  return `${mark}:${/^run_id:(\w+)/m.exec(String(info))?.[1] ?? ''}`;
+  return `${mark}:${/^run_id:(\w+)/m.exec(String(info))?.[1] ?? randomUUID()}`;
 }
 
 /**
@@ -48,12 +48,16 @@ export function createLetterRestorer(needs: ProducerNeeds): () => Promise<void> 
     if ((await connection.exists(mark)) > 0) return;
     const begun = `${mark}:${randomUUID()}`;
     await connection.set(begun, '', 'EX', MARK_SECONDS);
-    for await (const row of readLedger(store)) {
-      if (shutdown.signal.aborted) return;
-      // One that was loaded or discarded meanwhile goes again with the next sweep of the letters.
-      if (row.state === 'dead_letter') await takeUpLetter(needs, row);
+    try {
+      for await (const row of readLedger(store)) {
+        if (shutdown.signal.aborted) return;
+        // One that was loaded or discarded meanwhile goes again with the next sweep of the letters.
+        if (row.state === 'dead_letter') await takeUpLetter(needs, row);
+      }
+      // Fails where Redis was emptied meanwhile.
+      await connection.rename(begun, mark);
+    } finally {
+      await connection.del(begun);
     }
-    // Fails where Redis was emptied meanwhile.
-    await connection.rename(begun, mark);
   };
 }

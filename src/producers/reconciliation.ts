@@ -1,6 +1,6 @@
 import { existsSync } from 'node:fs';
 import { join } from 'node:path';
-import { setImmediate as breathe, setTimeout as sleep } from 'node:timers/promises';
+import { setTimeout as sleep } from 'node:timers/promises';
 import pLimit from 'p-limit';
 import { loadOf } from '../datasets/dataset.ts';
 import { FILE_GONE } from '../queues/dead-letter.ts';
@@ -16,7 +16,7 @@ import {
   settleDeadLetter,
   type KnownVersion,
 } from '../storage/files.ts';
-import { namesBelow, UNTOLD_VERSION, versionNow } from '../data-folder.ts';
+import { namePages, UNTOLD_VERSION, versionNow } from '../data-folder.ts';
 import { createLedgerDoubt } from './ledger-doubt.ts';
 import { takeUpLetter } from './letters.ts';
 import { takeOut } from './removal.ts';
@@ -61,7 +61,7 @@ export function createReconciliation(needs: ProducerNeeds) {
   async function settleTogether(below: string): Promise<void> {
     const before = settled;
     const versions = new Map<string, string>();
-    for (const name of namesBelow(DATA_DIR, below)) if (versions.set(name, '').size % PAGE === 0) await breathe();
+    for await (const names of namePages(DATA_DIR, below)) for (const name of names) versions.set(name, '');
     if (versions.size < MANY_FILES) return;
     let left = versions.size * LEDGER_ROWS_A_FILE;
     const read = async (_: unknown, share: number) => {
@@ -74,7 +74,7 @@ export function createReconciliation(needs: ProducerNeeds) {
     await Promise.all(Array.from({ length: LEDGER_SHARES }, read));
     await lookAtNodes();
     // Unless Cassandra was started anew meanwhile.
-    if (settled === before) settled = versions;
+    if (settled === before) settled = new Map([...versions].filter(([, version]) => version !== ''));
   }
 
   /** Takes a file out of the folder when what was loaded of it is on disk. */
@@ -111,7 +111,7 @@ export function createReconciliation(needs: ProducerNeeds) {
   ) {
     const givenUp = new AbortController();
     const isOver = () => signal.aborted || givenUp.signal.aborted;
-    const total = { seen: 0, queued: 0, removed: 0, young: 0 };
+    const total = { seen: 0, queued: 0, removed: 0, young: 0, deadLetters: 0 };
     const startedAt = store.now();
     await lookAtNodes();
     if (AFTER_LOAD === 'keep' && settled.size === 0) await settleTogether(below).catch(onLedgerUnread);
@@ -149,9 +149,11 @@ export function createReconciliation(needs: ProducerNeeds) {
           // It has come back, or the processor's mount of the folder was missing.
           await deadLetterQueue.remove(ingestJobId(row));
           missing.push(file);
-        } else if (row.state === 'dead_letter') await takeUpLetter(needs, row);
-        else if (AFTER_LOAD === 'keep' || row.state === 'discarded') settledNow.set(file.name, row.version);
-        else leaving.push(() => removeLoaded(file, row));
+        } else if (row.state === 'dead_letter') {
+          total.deadLetters += 1;
+          await takeUpLetter(needs, row);
+        } else if (AFTER_LOAD === 'keep' || row.state === 'discarded') settledNow.set(file.name, row.version);
+        else leaving.push(async () => !isOver() && removeLoaded(file, row));
       }
       total.removed += (await Promise.all(leaving.map((leave) => limit(leave)))).filter(Boolean).length;
       while (missing.length > 0 && !isOver() && !(await hasRoom(ingestQueue, MAX_QUEUED_FILES, { backlog: true }))) {
@@ -168,22 +170,22 @@ export function createReconciliation(needs: ProducerNeeds) {
     // Cassandra looks up one page while the next one is read from the folder.
     let comparing = Promise.resolve();
     try {
-      for (const name of namesBelow(DATA_DIR, below, onUnread)) {
-        if (isOver()) return total;
-        if (total.seen % PAGE === 0) await breathe();
-        const file = versionNow(DATA_DIR, name);
-        if (file === undefined) continue;
-        total.seen += 1;
-        const version = versionOf(file);
-        if (before.get(name) === version) settledNow.set(name, version);
-        else if (isYoungerThan(STILL_MS, file, store.now())) total.young += 1;
-        else if (page.push(file) === PAGE) {
-          await comparing;
-          comparing = comparePage(page.splice(0));
-          // What goes wrong is told where it is awaited.
-          comparing.catch(() => undefined);
+      for await (const names of namePages(DATA_DIR, below, onUnread))
+        for (const name of names) {
+          if (isOver()) return total;
+          const file = versionNow(DATA_DIR, name);
+          if (file === undefined) continue;
+          total.seen += 1;
+          const version = versionOf(file);
+          if (before.get(name) === version) settledNow.set(name, version);
+          else if (isYoungerThan(STILL_MS, file, store.now())) total.young += 1;
+          else if (page.push(file) === PAGE) {
+            await comparing;
+            comparing = comparePage(page.splice(0));
+            // What goes wrong is told where it is awaited.
+            comparing.catch(() => undefined);
+          }
         }
-      }
     } finally {
       await comparing.catch(() => undefined);
     }

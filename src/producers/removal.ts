@@ -1,10 +1,10 @@
 import { randomUUID } from 'node:crypto';
-import { existsSync, statSync } from 'node:fs';
-import { lstat, mkdir, readlink, rename, rmdir, unlink } from 'node:fs/promises';
+import { existsSync, lstatSync, statSync } from 'node:fs';
+import { lstat, mkdir, readdir, readlink, rename, rmdir, unlink, utimes } from 'node:fs/promises';
 import { hostname } from 'node:os';
-import { dirname, join, resolve, sep } from 'node:path';
+import { dirname, join, relative, resolve } from 'node:path';
 import type { Logger } from 'pino';
-import { moveFile, moveToFree } from '../move-file.ts';
+import { moveToFree, placeAt } from '../move-file.ts';
 import { versionOf, type IngestJob } from '../queues/ingest.ts';
 import { codeOf } from '../runtime.ts';
 import { pathsBelow, placesOf, versionNow } from '../data-folder.ts';
@@ -12,8 +12,9 @@ import type { FileVersion } from '../datasets/dataset.ts';
 
 /** A hidden folder of the data folder for files that are on their way out, each in a folder of its own: two may have one name. */
 const LEAVING_FOLDER = '.leaving';
-/** What such folders of this process begin with. */
+/** What such folders of this process begin with, and what those of any process are called. */
 const OWN = `${hostname()}:${process.pid}:`;
+const OF_PROCESS = /^.+:\d+:[\da-f-]{36}$/;
 /** One that is older is held by nobody any more. */
 const ABANDONED_MS = 900_000;
 
@@ -23,8 +24,8 @@ const ABANDONED_MS = 900_000;
  */
 export async function takeOut(dataDir: string, file: IngestJob, isArchived: boolean): Promise<boolean> {
   const path = join(dataDir, file.name);
-  const leaving = join(LEAVING_FOLDER, `${OWN}${randomUUID()}`, file.name);
-  const held = join(dataDir, leaving);
+  const own = join(dataDir, LEAVING_FOLDER, `${OWN}${randomUUID()}`);
+  const held = join(own, file.name);
   await mkdir(dirname(held), { recursive: true });
   try {
     // Another process may have been faster.
@@ -45,7 +46,7 @@ export async function takeOut(dataDir: string, file: IngestJob, isArchived: bool
       });
     return isSame;
   } finally {
-    await removeEmpty(dataDir, leaving);
+    await removeEmpty(own);
   }
 }
 
@@ -59,10 +60,11 @@ async function isMoved(from: string, to: string): Promise<boolean> {
   }
 }
 
-/** Removes the folders in which a file was held, those that nothing else is held in. */
-async function removeEmpty(dataDir: string, leaving: string): Promise<void> {
-  for (let folder = dirname(leaving); folder !== LEAVING_FOLDER; folder = dirname(folder))
-    if ((await rmdir(join(dataDir, folder)).catch(codeOf)) !== undefined) return;
+/** Removes a folder and those below it, unless something is held in them. */
+async function removeEmpty(folder: string): Promise<void> {
+  const entries = await readdir(folder, { withFileTypes: true }).catch(() => []);
+  for (const entry of entries) if (entry.isDirectory()) await removeEmpty(join(folder, entry.name));
+  await rmdir(folder).catch(() => undefined);
 }
 
 /**
@@ -71,15 +73,19 @@ async function removeEmpty(dataDir: string, leaving: string): Promise<void> {
  */
 async function archive(dataDir: string, held: string, version: FileVersion): Promise<void> {
   const [, plain, versioned] = placesOf(version);
-  const [wanted, withVersion] = [join(dataDir, plain), join(dataDir, versioned)];
-  await mkdir(dirname(wanted), { recursive: true });
-  await moveFile(held, existsSync(wanted) ? withVersion : wanted, withVersion);
+  await mkdir(dirname(join(dataDir, plain)), { recursive: true });
+  const isPlaced = await placeAt(held, join(dataDir, plain)).catch((error: unknown) => {
+    if (codeOf(error) !== 'EXDEV') throw error;
+    return false;
+  });
+  // Where that very version is there, an earlier try was cut short.
+  if (!isPlaced && !(await moveToFree(held, join(dataDir, versioned)))) await unlink(held);
 }
 
-/** A newer version that lies there by now stays; the provider has replaced this one itself. */
+/** Where another version lies by now, this one is held until that has left: neither may have been read. */
 async function putBack(held: string, path: string): Promise<void> {
   await mkdir(dirname(path), { recursive: true });
-  if (!(await moveToFree(held, path))) await unlink(held);
+  await moveToFree(held, path);
 }
 
 /**
@@ -87,19 +93,26 @@ async function putBack(held: string, path: string): Promise<void> {
  * another process may hold right now is left to that; at the start, such a file is taken out once more.
  */
 export async function putBackLeaving(dataDir: string, log: Logger, isStart: boolean): Promise<void> {
-  const isLeft = (path: string) => {
-    const [, id = '', ...below] = path.split(sep);
-    if (isStart || below.length > 0 || id.startsWith(OWN)) return true;
-    const heldSince = statSync(join(dataDir, path), { throwIfNoEntry: false })?.mtimeMs ?? Infinity;
+  const leaving = join(dataDir, LEAVING_FOLDER);
+  const isLeft = (id: string) => {
+    if (isStart || id.startsWith(OWN)) return true;
+    const heldSince = statSync(join(leaving, id), { throwIfNoEntry: false })?.mtimeMs ?? Infinity;
     return Date.now() - heldSince > ABANDONED_MS;
   };
-  for (const path of [...pathsBelow(dataDir, LEAVING_FOLDER, isLeft)]) {
-    if (!isLeft(path)) continue;
-    const [, id = '', ...parts] = path.split(sep);
-    const name = parts.join(sep) || id; // somebody else's, if it is in no folder of its own
-    await putBack(join(dataDir, path), join(dataDir, name)).catch((error: unknown) => {
-      log.warn({ file: name, err: error }, 'a file on its way out could not be put back');
-    });
-    await removeEmpty(dataDir, path);
+  const ids = existsSync(leaving) ? (await readdir(leaving)).filter(isLeft) : [];
+  for (const id of ids) {
+    const folder = join(LEAVING_FOLDER, id);
+    const isFolder = lstatSync(join(leaving, id), { throwIfNoEntry: false })?.isDirectory() === true;
+    const held = isFolder ? [...pathsBelow(dataDir, folder)].filter((path) => path !== undefined) : [folder];
+    for (const path of held) {
+      // Somebody else's, such as an earlier version's of this program, is in no folder of its own.
+      const name = relative(OF_PROCESS.test(id) ? folder : LEAVING_FOLDER, path);
+      await putBack(join(dataDir, path), join(dataDir, name)).catch((error: unknown) => {
+        log.warn({ file: name, err: error }, 'a file on its way out could not be put back');
+      });
+    }
+    await removeEmpty(join(leaving, id));
+    // What waits in it for its place is held by nobody.
+    await utimes(join(leaving, id), 0, 0).catch(() => undefined);
   }
 }

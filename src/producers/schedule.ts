@@ -26,7 +26,9 @@ export function createTimekeeper(needs: ProducerNeeds): () => Promise<void> {
     takeUpOverdue([ingestQueue, sliceQueue]),
   ];
   return async () => {
-    for (const task of tasks) await task();
+    // What one of them fails at holds up no other.
+    for (const result of await Promise.allSettled(tasks.map((task) => task())))
+      if (result.status === 'rejected') throw result.reason;
   };
 }
 

@@ -6,6 +6,7 @@ import type { Logger } from 'pino';
 import { datasetOf } from '../datasets/catalog.ts';
 import { versionOf, type IngestJob } from '../queues/ingest.ts';
 import { isScanned, UNTOLD_VERSION, versionNow } from '../data-folder.ts';
+import { isOfSystem } from '../runtime.ts';
 
 /** A file that is written in place is queued after it has stood still for this long. */
 const STILL_MS = 200;
@@ -79,8 +80,12 @@ export async function watchFolder(dataDir: string, onArrival: (file: IngestJob) 
   }
   /** Whether a file of a new folder came there by itself just now. With an old folder that was moved here comes a backlog. */
   function isFresh(path: string): boolean {
-    const found = lstatSync(join(dataDir, path), { throwIfNoEntry: false });
-    return found !== undefined && Date.now() - found.ctimeMs < FRESH_MS;
+    try {
+      return Date.now() - lstatSync(join(dataDir, path)).ctimeMs < FRESH_MS;
+    } catch (error) {
+      if (!isOfSystem(error)) throw error;
+      return false;
+    }
   }
   function onChange(path: string): void {
     if (datasetOf(path) !== undefined) lookSoon(path.split(sep).join('/'));

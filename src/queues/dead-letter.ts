@@ -34,9 +34,9 @@ export async function addDeadLetter(queue: DeadLetterQueue, letter: DeadLetterJo
 /** Letters that are read in one round trip. */
 const PAGE = 500;
 
-/** All letters of now, a page in memory. By their ids: where some leave meanwhile, the places of the others change. */
-export async function* letterPages(queue: DeadLetterQueue) {
-  const ids = await queue.getRanges(['failed'], 0, -1);
+/** All letters of now but some, a page in memory. By their ids: where some leave meanwhile, the places of the others change. */
+export async function* letterPages(queue: DeadLetterQueue, but: ReadonlySet<string> = new Set()) {
+  const ids = (await queue.getRanges(['failed'], 0, -1)).filter((id) => !but.has(id));
   for (let start = 0; start < ids.length; start += PAGE) {
     const page = await Promise.all(ids.slice(start, start + PAGE).map((id) => queue.getJob(id)));
     yield page.filter((letter) => letter !== undefined);

@@ -79,6 +79,8 @@ const PROBLEMS: readonly (readonly [RegExp, string, string])[] = [
   [/NOPERM/, 'does not let this user work', 'Give it the rule of docs/operations.md.'],
   [/certificate|self-signed|altnames/, 'is not trusted', 'Set REDIS_TLS_CA_FILE to what signed its certificate.'],
   [/invalid reply/, 'knows no primary of that name', 'Check the name at the end of REDIS_URL.'],
+  [/SSL routines/, 'does not encrypt', 'Let REDIS_URL begin with redis://, or let it encrypt.'],
+  [/^no answer .* TLS/, 'does not answer', 'If it does not encrypt, let REDIS_URL begin with redis://.'],
   [/^/, 'does not answer', 'Start one with `npx pipeline services`, or set REDIS_URL to one that runs.'],
 ];
 
@@ -92,7 +94,9 @@ export async function connectQueues(config: Config, log: Logger, mayEvict = fals
   const { REDIS_URL: url, REDIS_TLS_CA_FILE: caFile, QUEUE_PREFIX: prefix, LOCAL_DIR } = config;
   // Whatever listens on the usual port may be of others.
   if (url === undefined)
-    throw new UsageError(`No Redis: none was started by this program in ${LOCAL_DIR}, and REDIS_URL is not set.`);
+    throw new UsageError(
+      `No Redis runs that was started in ${LOCAL_DIR}: start one with \`npx pipeline services\`, or set REDIS_URL.`,
+    );
   const target = parseRedisUrl(url);
   const address = target.nodes.map(({ host, port }) => `${host}:${port}`).join(', ');
   const connection = openConnection(target, caFile);
@@ -112,7 +116,7 @@ export async function connectQueues(config: Config, log: Logger, mayEvict = fals
   let infos: readonly string[];
   try {
     const inspected = await Promise.race([inspect(), sleep(PREFLIGHT_MS, undefined, { ref: false })]);
-    if (inspected === undefined) throw new Error('no answer in five seconds');
+    if (inspected === undefined) throw new Error(`no answer in five seconds${target.isTls ? ', by TLS' : ''}`);
     infos = inspected.infos;
     if (inspected.missing !== '') throw new Error(`NOPERM: ${inspected.missing}`);
     const info = infos.join('');

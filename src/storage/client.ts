@@ -64,7 +64,7 @@ function clientOptions(config: Config, keyspace: string): ClientOptions {
 function contactPoints({ CASSANDRA_CONTACT_POINTS: hosts, LOCAL_DIR }: Config): string[] {
   if (hosts !== undefined) return hosts;
   throw new UsageError(
-    `No Cassandra: none was started by this program in ${LOCAL_DIR}, and CASSANDRA_CONTACT_POINTS is not set.`,
+    `No Cassandra runs that was started in ${LOCAL_DIR}: start one with \`npx pipeline services\`, or set CASSANDRA_CONTACT_POINTS.`,
   );
 }
 
@@ -191,6 +191,7 @@ function connectProblem(error: unknown, config: Config, keyspace: string): strin
   const reason = inner instanceof Error ? inner.message : String(inner);
   const trust = 'set CASSANDRA_TLS_CA_FILE to what signed its certificate, which has to name the address.';
   if (/certificate|self-signed|altnames/.test(reason)) return `${where} is not trusted (${reason}): ${trust}`;
+  if (/SSL routines/.test(reason)) return `${where} does not encrypt: set CASSANDRA_TLS=false, or let it encrypt.`;
   if (/^(localDataCenter|Datacenter) /.test(reason))
     return `${where} answers, but ${reason}: set CASSANDRA_LOCAL_DATACENTER to one of these.`;
   const login = 'check CASSANDRA_USERNAME and CASSANDRA_PASSWORD.';

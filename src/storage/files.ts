@@ -10,7 +10,8 @@ const REJECTED_TEXT_LENGTH = 4_000;
 
 /**
  * `loaded`: every record is a row or a rejection. `unchanged`: the content of a loaded version of the name.
- * `discarded`: a dead letter that a person gave up. `superseded`: one whose name was loaded in another version.
+ * `discarded`: a dead letter that a person gave up. `superseded`: one whose name was loaded in another version, or a version
+ * that is to be loaded once more.
  */
 export type FileState = 'loaded' | 'unchanged' | 'dead_letter' | 'discarded' | 'superseded';
 
@@ -103,38 +104,39 @@ export function ledgerRow(entry: LedgerEntry): Row {
   return { table: 'files', partition: entry.name, key: entry.version, columns: LEDGER_COLUMNS, values };
 }
 
-/**
- * Writes the row of a version that could not be loaded, whose state was read before, undefined where it had no row.
- * Resolves to whether that was still so: one that was loaded meanwhile stays loaded.
- */
-export function recordDeadLetter(store: Store, entry: LedgerEntry, before: FileState | undefined): Promise<boolean> {
-  return before === undefined ? store.insertIfNew(ledgerRow(entry)) : updateIf(store, entry, 'state = ?', before);
+const microsNow = (store: Store) => BigInt(Math.floor(store.now() * 1_000));
+
+/** Writes over the row that a version had, also where Cassandra's clock was ahead when that was written. */
+export function overwriteEntry(store: Store, entry: LedgerEntry, { writeTime }: KnownVersion): Promise<void> {
+  const now = microsNow(store);
+  const timestamp = writeTime < now ? now : writeTime + 1n;
+  return store.insert({ table: 'files', values: { ...entry }, timestamp });
 }
 
 /**
- * Writes the row of a version that had one. Resolves to whether there still was one. As a transaction, it wins over that of a
- * dead letter, which is one, too, whatever Cassandra's clock said then.
+ * Writes the row of a version that could not be loaded, over the one that it had before, if any. Resolves to whether that
+ * was still there as it was: a version that was loaded meanwhile stays loaded.
  */
-export function overwriteEntry(store: Store, entry: LedgerEntry): Promise<boolean> {
-  return updateIf(store, entry, 'EXISTS');
-}
-
-function updateIf(store: Store, entry: LedgerEntry, condition: string, ...parameters: unknown[]): Promise<boolean> {
+export async function recordDeadLetter(store: Store, entry: LedgerEntry, before?: KnownVersion): Promise<boolean> {
+  if (before === undefined) return store.insertIfNew(ledgerRow(entry));
+  if (before.writeTime >= microsNow(store)) {
+    // A transaction would be of a time before it, and change nothing.
+    await overwriteEntry(store, entry, before);
+    return true;
+  }
   const { name, version, ...rest } = entry;
   const set = Object.keys(rest).map((column) => `${column} = ?`);
-  const update = `UPDATE files SET ${set.join(', ')} WHERE name = ? AND version = ? IF ${condition}`;
-  return store.runIf(update, [...Object.values(rest), name, version, ...parameters]);
+  const update = `UPDATE files SET ${set.join(', ')} WHERE name = ? AND version = ? IF state = ?`;
+  return store.runIf(update, [...Object.values(rest), name, version, before.state]);
 }
 
 /**
- * Takes a version out of the ledger, so that it is loaded again: at the time at which its row was written, since Cassandra's clock
- * may have been set back since, and that of a later load is to stay.
+ * Makes a version one that is to be loaded again: just after its row was written, as the row of a later load is to stay, and
+ * Cassandra's clock may have been set back since. The row is not deleted: that would hide what is written before that time.
  */
-export async function forgetFile(
-  store: Store,
-  { name, version, writeTime }: Pick<KnownVersion, 'name' | 'version' | 'writeTime'>,
-): Promise<void> {
-  await store.run('DELETE FROM files USING TIMESTAMP ? WHERE name = ? AND version = ?', [writeTime, name, version]);
+export async function forgetFile(store: Store, { name, version, writeTime }: KnownVersion): Promise<void> {
+  const forget = "UPDATE files USING TIMESTAMP ? SET state = 'superseded' WHERE name = ? AND version = ?";
+  await store.run(forget, [writeTime + 1n, name, version]);
 }
 
 /** Names that no file has, as none has an absolute path: enough for many parts of the token ring. */
@@ -143,7 +145,8 @@ const NAMES_OF_NOBODY = Array.from({ length: 16 }, (_, n) => `/nobody-${n}`);
 /** Reads the ledger and writes to it as loads do, and changes nothing. Rejects when loads would fail now. */
 export async function tryLedger(store: Store): Promise<void> {
   await readVersions(store, ...NAMES_OF_NOBODY);
-  await Promise.all(NAMES_OF_NOBODY.map((name) => forgetFile(store, { name, version: '', writeTime: 0n })));
+  const forget = "DELETE FROM files USING TIMESTAMP 0 WHERE name = ? AND version = ''";
+  await Promise.all(NAMES_OF_NOBODY.map((name) => store.run(forget, [name])));
 }
 
 /** Changes the state of a dead letter; one that was loaded meanwhile stays loaded. Resolves to whether it was one. */

@@ -1,5 +1,6 @@
-import { mkdir } from 'node:fs/promises';
-import { join } from 'node:path';
+import { existsSync } from 'node:fs';
+import { mkdir, rmdir } from 'node:fs/promises';
+import { dirname, join } from 'node:path';
 import { describe, expect, it, vi } from 'vitest';
 import { createMetrics } from '../../src/board/metrics.ts';
 import { createSnapshotReader } from '../../src/board/snapshot.ts';
@@ -28,6 +29,20 @@ it('a role whose heartbeat cannot be written says so, and works', async () => {
   await eventually(async () => expect(await complaints()).toBeGreaterThanOrEqual(2));
   await space.put('vehicles_events_1.json', events(1));
   await space.loaded(['vehicles_events_1.json']);
+});
+
+it('a command that is run beside a role does not vouch for it', async () => {
+  const heartbeat = join(dirname(space.config.DATA_DIR), 'heartbeat');
+  const status = space.startRole('status', [
+    `HEARTBEAT_FILE=${heartbeat}`,
+    'sh',
+    '-c',
+    '"$@"; echo "ended with $?"',
+    'sh',
+  ]);
+  await eventually(async () => expect(await said('status')).toContain('ended with 0'));
+  await status.stop();
+  expect(existsSync(heartbeat)).toBe(false);
 });
 
 it('a reader of a pipe that is slow gets all that is printed', async () => {
@@ -90,13 +105,16 @@ describe('backfill', async () => {
       await runtime.stop();
       return JSON.parse(String(printed.mock.calls.at(-1)?.[0])) as unknown;
     };
-    expect(await queued()).toEqual({ seen: 2, queued: 2, removed: 0, young: 0 });
+    expect(await queued()).toEqual({ seen: 2, queued: 2, removed: 0, young: 0, deadLetters: 0 });
     expect((await own.queue('ingest').getPrioritized()).map(({ name }) => name).sort()).toEqual(
       names.slice(0, 2).sort(),
     );
     const processor = own.startProcessor();
     await own.loaded(names.slice(0, 2));
-    expect(await queued()).toEqual({ seen: 2, queued: 0, removed: 0, young: 0 });
+    await own.put('old/vehicles_events_broken.json', '[', { stoodStill: true });
+    expect(await queued()).toEqual({ seen: 3, queued: 1, removed: 0, young: 0, deadLetters: 0 });
+    await eventually(async () => expect(await own.letters()).toHaveLength(1));
+    expect(await queued()).toEqual({ seen: 3, queued: 0, removed: 0, young: 0, deadLetters: 1 });
     printed.mockRestore();
     await processor.stop();
   });
@@ -158,13 +176,40 @@ it.each(['--name', '--reason'])('failed takes no empty %s, which would mean all 
 });
 
 it.each([
-  ['REDIS_URL', 'No Redis: none was started by this program in /nowhere, and REDIS_URL is not set.'],
   [
-    'CASSANDRA_CONTACT_POINTS',
-    'No Cassandra: none was started by this program in /nowhere, and CASSANDRA_CONTACT_POINTS',
+    'REDIS_URL',
+    'No Redis runs that was started in /nowhere: start one with `npx pipeline services`, or set REDIS_URL.',
   ],
+  ['CASSANDRA_CONTACT_POINTS', 'No Cassandra runs that was started in /nowhere: start one with'],
 ])('without %s, no store of others that listens on the usual port is used', async (name, problem) => {
   space.startRole('aggregate', ['-u', name, 'LOCAL_DIR=/nowhere', 'sh', '-c', '"$@"; echo "ended with $?"', 'sh']);
   await eventually(async () => expect(await said('aggregate')).toContain(problem));
   await eventually(async () => expect(await said('aggregate')).toMatch(/ended with 1\n$/));
+});
+
+it.each([
+  [['CASSANDRA_TLS=true'], /^Cassandra at .* does not encrypt: set CASSANDRA_TLS=false, or let it encrypt\.$/m],
+  [['CASSANDRA_CONTACT_POINTS=,'], /^ {2}CASSANDRA_CONTACT_POINTS: names no host$/m],
+  [['CASSANDRA_PASSWORD=secret'], /one is set and the other is not: set both or none\.$/m],
+])('with %s, it is said in one sentence what is wrong', async (environment, problem) => {
+  const before = (await said('migrate')).length;
+  space.startRole('migrate', environment);
+  await eventually(async () => expect((await said('migrate')).slice(before)).toMatch(problem));
+  expect((await said('migrate')).slice(before)).not.toMatch(/^ +at /m);
+});
+
+it('where TLS is asked of a Redis that does not encrypt, this is said', async () => {
+  space.startRole('status', [`REDIS_URL=${space.config.REDIS_URL?.replace('redis:', 'rediss:')}`]);
+  await eventually(async () => expect(await said('status')).toMatch(/^Redis at .* let REDIS_URL begin with redis:/im));
+});
+
+it('a .env that is a folder, as a container makes one of a file that is missing, is named', async () => {
+  const env = join(dirname(space.config.DATA_DIR), '.env');
+  await mkdir(env);
+  const role = space.startRole('watch', ['sh', '-c', '"$@"; echo "ended with $?"', 'sh']);
+  await eventually(async () =>
+    expect(await said('watch')).toMatch(/^\.env cannot be read: is it a file.*\nended with 2$/m),
+  );
+  await role.stop();
+  await rmdir(env);
 });

@@ -1,3 +1,4 @@
+import { randomUUID } from 'node:crypto';
 import { mkdir, readdir, readFile, rename, rm, stat, symlink, utimes, writeFile } from 'node:fs/promises';
 import { dirname, join } from 'node:path';
 import { Queue, UnrecoverableError, Worker } from 'bullmq';
@@ -598,20 +599,19 @@ describe('files that do not leave the folder like others', async () => {
   const own = await openSpace({ AFTER_LOAD: 'delete' });
   const path = (...names: string[]) => join(own.config.DATA_DIR, ...names);
 
-  it('what was on its way out when the process died is put back at the next start, and a newer version stays', async () => {
-    await mkdir(path('.leaving/id/in'), { recursive: true });
-    await writeFile(
-      path('.leaving/id/in/vehicles_events_held.json'),
-      JSON.stringify(events(3, { vehicle_id: 'held' })),
-    );
-    await writeFile(path('.leaving/id/vehicles_events_old.json'), JSON.stringify(events(3, { vehicle_id: 'old' })));
+  it('what was on its way out when the process died is put back at the next start, once another version has left', async () => {
+    const held = path(`.leaving/elsewhere:1:${randomUUID()}`);
+    await mkdir(join(held, 'in'), { recursive: true });
+    await writeFile(join(held, 'in/vehicles_events_held.json'), JSON.stringify(events(3, { vehicle_id: 'held' })));
+    await writeFile(join(held, 'vehicles_events_old.json'), JSON.stringify(events(3, { vehicle_id: 'old' })));
     await own.put('vehicles_events_old.json', events(2, { vehicle_id: 'new' }));
     own.startWatcher();
     own.startProcessor();
     await own.loaded(['in/vehicles_events_held.json', 'vehicles_events_old.json']);
-    expect(
-      [await rowsOf(own, 'held'), await rowsOf(own, 'old'), await rowsOf(own, 'new')].map((rows) => rows.length),
-    ).toEqual([3, 0, 2]);
+    await eventually(async () => {
+      const rows = await Promise.all(['held', 'old', 'new'].map((vehicle) => rowsOf(own, vehicle)));
+      expect(rows.map(({ length }) => length)).toEqual([3, 3, 2]);
+    });
     await eventually(async () =>
       expect(await readdir(path(), { recursive: true })).toEqual(
         expect.not.arrayContaining([expect.stringContaining('vehicles')]),
@@ -748,6 +748,15 @@ describe('a dead letter that somebody added by hand and that the ledger cannot h
     await letters.add('often', { ...letter, name: 'often', attempts: 1e12 });
     await eventually(async () => expect(await letters.getFailedCount()).toBe(3));
     await eventually(async () => expect(await statesOf(own, name)).toEqual(['dead_letter']), { withinMs: 30_000 });
-    expect(await list(own, all)).toEqual(['often', name].sort());
+    expect(await list(own, all)).toEqual(['never', 'often', name].sort());
+  });
+
+  it('is shown, kept by Retry, and given up like others', async () => {
+    await own.queue('dead-letter').add('no\nletter', { reason: 'junk' });
+    await eventually(async () => expect(await list(own, { reason: 'JUNK' })).toEqual(['no\nletter']));
+    await retry(own, { files: ['no\\x0aletter'] });
+    await eventually(async () => expect(await list(own, { reason: 'junk' })).toEqual(['no\nletter']));
+    await command(own, (runtime) => discardFailed(runtime, { ...some, files: ['never', 'no\nletter'] }));
+    expect(await list(own, all)).toEqual(['often', 'vehicles_events_behind.json']);
   });
 });

@@ -539,8 +539,11 @@ describe('a file that is written for long', async () => {
     space.startProcessor();
     await written;
     await eventually(async () => expect(await eventIds(space, 'long')).toEqual(idsOf(records)));
-    const queued = (await ingest.getCompleted()).filter((job) => job.name === name);
-    expect(queued.length).toBeGreaterThan(0);
+    const queued = await eventually(async () => {
+      const done = (await ingest.getCompleted()).filter((job) => job.name === name);
+      expect(done.length).toBeGreaterThan(0);
+      return done;
+    });
     expect(queued.length).toBeLessThanOrEqual(3);
   });
 });

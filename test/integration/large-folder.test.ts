@@ -59,7 +59,7 @@ describe('a folder of many files', async () => {
     starts += 1n;
     const doubtful = [lost, rewritten, young].sort();
     expect(await compare()).toEqual({ seen: FILES, queued: 3, asked: doubtful });
-    expect(await space.read('SELECT name FROM files WHERE name = ?', [young])).toEqual([]);
+    expect(await space.read('SELECT state FROM files WHERE name = ?', [young])).toEqual([{ state: 'superseded' }]);
   });
 
   describe('is looked up name by name', () => {

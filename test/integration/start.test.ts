@@ -112,6 +112,10 @@ it('npm start loads files, and starts roles again that were killed; killed itsel
   await vi.waitUntil(async () => (await countEvents()) >= 100, POLL);
   expect((await fetch(`http://127.0.0.1:${environment['BOARD_PORT']}/readyz`)).status).toBe(200);
 
+  const another = npmStart();
+  expect((await another.ended).exitCode).toBe(1);
+  expect(another.output).toMatch(/Cassandra already runs on .*: stop process \d+, or set another LOCAL_DIR/);
+
   const rolesNow = async () =>
     (await family(first.pid)).filter(({ command }) => /pipeline\.js (?!start)\w+$/.test(command));
   const killed = (await rolesNow()).filter(({ command }) => /(watch|process)$/.test(command)).map(({ pid }) => pid);
@@ -144,6 +148,8 @@ it('npm start loads files, and starts roles again that were killed; killed itsel
   const all = await processes();
   expect(stores.filter((left) => all.some(({ pid }) => pid === left?.pid))).toEqual([]);
   expect(await countEvents()).toBeGreaterThanOrEqual(loaded);
+  // What the killed one has left is ended before it is asked which ports are free.
+  expect((await findServer(join(folder, 'redis')))?.port).toBe(stores[0]?.port);
 
   const running = await family(second.pid);
   expect(running.filter(({ command }) => command.includes(folder))).toHaveLength(2);

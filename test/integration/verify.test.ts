@@ -1,4 +1,4 @@
-import { lstat, mkdir, readdir, readFile, rename, rm, utimes, writeFile } from 'node:fs/promises';
+import { lstat, mkdir, readdir, readFile, rename, rm, symlink, utimes, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { execa } from 'execa';
@@ -289,6 +289,17 @@ describe('what is stored', async () => {
     ]);
     expect(failure).toBe('1 difference(s) are left.');
   });
+});
+
+it('a link that leads in a circle, or nowhere, is a dead letter for the verification, too, and nothing wrong', async () => {
+  const own = await openSpace({ INGEST_ATTEMPTS: 1 });
+  own.startProcessor();
+  own.startWatcher();
+  for (const [n, target] of ['vehicles_events_0.json', 'nowhere'].entries())
+    await symlink(target, join(own.config.DATA_DIR, `vehicles_events_${n}.json`));
+  await eventually(async () => expect(await own.letters()).toHaveLength(2));
+  const report = await verify(await openAll(own.runtime()), { share: 1, repair: false, goesOn: () => true });
+  expect(report).toMatchObject({ deadLetters: 2, differences: 0 });
 });
 
 describe('a file that the ledger does not know any more', async () => {

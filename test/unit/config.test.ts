@@ -77,11 +77,14 @@ describe('the environment', () => {
   it.each([
     { AGGREGATION_CRON: 'every hour' },
     { AGGREGATION_CRON: '61 * * * *' },
+    { AGGREGATION_CRON: '0 0 31 2,4 *' },
+    { AGGREGATION_CRON: 'H 4 * * *' },
     { REDIS_TLS_CA_FILE: '/etc/ssl/certs' },
     { CASSANDRA_TLS_CA_FILE: '/nothing' },
   ])('takes no value that would only fail later: %j', (environment) => {
     expect(problemOf(environment)).toContain(Object.keys(environment)[0]);
-    expect(parseConfig({ AGGREGATION_CRON: '5 * * * *' }).AGGREGATION_CRON).toBe('5 * * * *');
+    for (const text of ['5 * * * *', '0 4 * * THU'])
+      expect(parseConfig({ AGGREGATION_CRON: text }).AGGREGATION_CRON).toBe(text);
   });
 
   it.each(['loopback, uniquelocal', '10.0.0.0/8', '192.0.2.1,2001:db8::/32', '::1'])('takes the proxies %s', (list) => {

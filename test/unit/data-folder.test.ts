@@ -1,4 +1,4 @@
-import { writeFileSync } from 'node:fs';
+import { mkdirSync, writeFileSync } from 'node:fs';
 import { mkdir, mkdtemp, rm, writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
@@ -6,7 +6,7 @@ import { setImmediate as turn } from 'node:timers/promises';
 import { execa } from 'execa';
 import { expect, it, onTestFinished } from 'vitest';
 import { openDataFile } from '../../src/processors/data-file.ts';
-import { allFiles, namesBelow, versionNow } from '../../src/data-folder.ts';
+import { allFiles, namePages, versionNow } from '../../src/data-folder.ts';
 import { ingestJobSchema } from '../../src/queues/ingest.ts';
 
 it('a file whose path is too long for the system hides nothing else, and it is said what is wrong with it', async () => {
@@ -22,7 +22,8 @@ it('a file whose path is too long for the system hides nothing else, and it is s
   const name = `vehicles_events_${'n'.repeat(200)}_deep.json`;
   await execa('sh', ['-ec', `${steps}; echo '[]' > ${name}`], { cwd: folder });
   await writeFile(join(folder, 'vehicles_events_1.json'), '[]');
-  const names = [...namesBelow(folder)];
+  const names: string[] = [];
+  for await (const page of namePages(folder)) names.push(...page);
   const deep = names.find((name) => name.endsWith('deep.json')) ?? '';
   expect(names.sort()).toEqual([deep, 'vehicles_events_1.json'].sort());
   expect(versionNow(folder, 'vehicles_events_1.json')).toMatchObject({ size: 2 });
@@ -33,10 +34,13 @@ it('a file whose path is too long for the system hides nothing else, and it is s
   await expect(openDataFile(folder, deep, 1e9)).rejects.toThrow('its path is too long');
 });
 
-it('a process that lists all files of a large folder does other things meanwhile', async () => {
+it.each([
+  ['of a large folder', 5_000, (path: string) => writeFileSync(`${path}.json`, '')],
+  ['of many folders that hold none', 0, (path: string) => mkdirSync(`${path}.d`)],
+])('a process that lists all files %s does other things meanwhile', async (_what, wanted, make) => {
   const folder = await mkdtemp(join(tmpdir(), 'data-folder-'));
   onTestFinished(() => rm(folder, { recursive: true }));
-  for (let n = 0; n < 5_000; n += 1) writeFileSync(join(folder, `vehicles_events_${n}.json`), '');
+  for (let n = 0; n < 5_000; n += 1) make(join(folder, `vehicles_events_${n}`));
   let [turns, isListed] = [0, false];
   const others = (async () => {
     for (; !isListed; turns += 1) await turn();
@@ -45,7 +49,7 @@ it('a process that lists all files of a large folder does other things meanwhile
   for await (const _file of allFiles(folder)) files += 1;
   isListed = true;
   await others;
-  expect(files).toBe(5_000);
+  expect(files).toBe(wanted);
   expect(turns).toBeGreaterThanOrEqual(10);
 });
 

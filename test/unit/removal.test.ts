@@ -1,5 +1,7 @@
+import { randomUUID } from 'node:crypto';
 import { existsSync } from 'node:fs';
 import {
+  link,
   mkdir,
   mkdtemp,
   readFile,
@@ -23,6 +25,8 @@ import { putBackLeaving, takeOut } from '../../src/producers/removal.ts';
 
 const log = pino({ level: 'silent' });
 const NAME = 'vehicles_events_1.json';
+/** A folder of another process. */
+const ELSEWHERE = `elsewhere:1:${randomUUID()}`;
 const folders: string[] = [];
 let folder: string;
 
@@ -53,19 +57,20 @@ it('what cannot be put back by a hard link is moved back, and what cannot be put
   // Another file system: a link to it is refused, as Linux refuses one to a file of another user.
   const held = await newFolder('/dev/shm');
   await symlink(held, join(folder, '.leaving'));
-  await mkdir(join(held, 'id/below'), { recursive: true });
+  await mkdir(join(held, `${ELSEWHERE}/below`), { recursive: true });
   await writeFile(join(folder, 'below'), 'a file where a folder was');
   for (const name of ['below/vehicles_events_0.json', NAME, 'vehicles_events_2.json'])
-    await writeFile(join(held, 'id', name), `old ${name}`);
+    await writeFile(join(held, ELSEWHERE, name), `old ${name}`);
   await writeFile(join(held, 'vehicles_events_3.json'), 'in no folder of its own');
   await writeFile(join(folder, 'vehicles_events_2.json'), 'newer');
   await putBackLeaving(folder, log, true);
   expect(await readFile(join(folder, NAME), 'utf8')).toBe(`old ${NAME}`);
   expect(await readFile(join(folder, 'vehicles_events_2.json'), 'utf8')).toBe('newer');
   expect((await readdir(held, { recursive: true })).sort()).toEqual([
-    'id',
-    'id/below',
-    'id/below/vehicles_events_0.json',
+    ELSEWHERE,
+    `${ELSEWHERE}/below`,
+    `${ELSEWHERE}/below/vehicles_events_0.json`,
+    `${ELSEWHERE}/vehicles_events_2.json`,
   ]);
   expect(await readFile(join(folder, 'vehicles_events_3.json'), 'utf8')).toBe('in no folder of its own');
 });
@@ -73,8 +78,8 @@ it('what cannot be put back by a hard link is moved back, and what cannot be put
 it('whatever was held in however many folders is put back, and none of these is left', async () => {
   const names = Array.from({ length: 100 }, (_, n) => `below/${n}/${NAME}`);
   for (const name of names) {
-    await mkdir(join(folder, '.leaving/id', dirname(name)), { recursive: true });
-    await writeFile(join(folder, '.leaving/id', name), '');
+    await mkdir(join(folder, '.leaving', ELSEWHERE, dirname(name)), { recursive: true });
+    await writeFile(join(folder, '.leaving', ELSEWHERE, name), '');
   }
   await putBackLeaving(folder, log, true);
   for (const name of names) expect(existsSync(join(folder, name)), name).toBe(true);
@@ -131,7 +136,7 @@ it('of two that are moved to one place at once, none is lost', async () => {
 
 it('what another process holds is left to it, unless that was long ago or this one starts', async () => {
   const held = (id: string) => join(folder, '.leaving', id);
-  const ids = ['elsewhere:1:a', 'elsewhere:1:b', `${hostname()}:${process.pid}:c`];
+  const ids = ['elsewhere:1', 'elsewhere:2', `${hostname()}:${process.pid}`].map((id) => `${id}:${randomUUID()}`);
   for (const [n, id] of ids.entries()) {
     await mkdir(held(id), { recursive: true });
     await writeFile(join(held(id), `vehicles_events_${n}.json`), id);
@@ -143,4 +148,46 @@ it('what another process holds is left to it, unless that was long ago or this o
   expect(await readdir(join(folder, '.leaving'))).toEqual(ids.slice(0, 1));
   await putBackLeaving(folder, log, true);
   expect(await readFile(join(folder, 'vehicles_events_0.json'), 'utf8')).toBe(ids[0]);
+});
+
+it('of two versions of a name that are held, none is lost: the second one waits until the first one has left', async () => {
+  const [loaded, unread] = ['backfill:1', 'watch:2'].map((id) => join(folder, '.leaving', `${id}:${randomUUID()}`));
+  for (const held of [loaded, unread] as string[]) {
+    await mkdir(held, { recursive: true });
+    await writeFile(join(held, NAME), held);
+  }
+  const seen: string[] = [];
+  for (let round = 0; round < 2; round += 1) {
+    await putBackLeaving(folder, log, true);
+    seen.push(await readFile(join(folder, NAME), 'utf8'));
+    await unlink(join(folder, NAME));
+  }
+  expect(seen.sort()).toEqual([loaded, unread].sort());
+  expect(await readdir(join(folder, '.leaving'))).toEqual([]);
+});
+
+it('what an earlier version of this program held below a folder goes back there, and empty folders do not stay', async () => {
+  await mkdir(join(folder, '.leaving/2026'), { recursive: true });
+  await writeFile(join(folder, '.leaving/2026', NAME), 'unread');
+  await writeFile(join(folder, NAME), 'another');
+  await mkdir(join(folder, '.leaving', ELSEWHERE, 'a/b'), { recursive: true });
+  await putBackLeaving(folder, log, true);
+  expect(await readFile(join(folder, '2026', NAME), 'utf8')).toBe('unread');
+  expect(await readFile(join(folder, NAME), 'utf8')).toBe('another');
+  expect(await readdir(join(folder, '.leaving'))).toEqual([]);
+});
+
+it('a file that was put back, or archived, when its process died is in one place then', async () => {
+  const held = join(folder, '.leaving', ELSEWHERE, NAME);
+  await mkdir(dirname(held), { recursive: true });
+  await writeFile(held, 'one');
+  await link(held, join(folder, NAME));
+  await putBackLeaving(folder, log, true);
+  expect(await readdir(join(folder, '.leaving'))).toEqual([]);
+  await mkdir(join(folder, 'archive'));
+  await link(join(folder, NAME), join(folder, 'archive', NAME));
+  const version = versionNow(folder, NAME);
+  expect(version && (await takeOut(folder, version, true))).toBe(true);
+  expect((await readdir(folder)).sort()).toEqual(['.leaving', 'archive']);
+  expect(await readdir(join(folder, 'archive'))).toEqual([NAME]);
 });
