@@ -12,7 +12,7 @@ const STYLE = `
   section { overflow-x: auto } table { border-collapse: collapse; width: 100% }
   th, td { padding: .35rem .6rem; border-bottom: 1px solid #8886; text-align: left; vertical-align: top }
   td { overflow-wrap: anywhere; min-width: 5rem; font-variant-numeric: tabular-nums }
-  td:has(a) { min-width: 14rem } time { white-space: nowrap }
+  td:has(a) { min-width: 11rem } time { white-space: nowrap }
   strong { color: light-dark(#b3261e, #ff8a80) }`;
 
 /** The overview, as a whole document that loads itself anew every few seconds. Times and days are in UTC. */

@@ -12,6 +12,7 @@ import { isOfSystem, messageOf } from '../runtime.ts';
 import { createChangeLog, type TouchedHour } from '../storage/change-log.ts';
 import {
   forgetRejection,
+  isLoaded,
   originOf,
   readVersions,
   rejectedIndices,
@@ -19,7 +20,7 @@ import {
   type KnownVersion,
   type RejectedRecord,
 } from '../storage/files.ts';
-import { newestReport, rowProblem, statusProblem } from '../storage/verification.ts';
+import { createRowComparison, newestReport } from '../storage/verification.ts';
 import { FileGone, FileProblem, closeDataFile, isSameVersion, openDataFile } from './data-file.ts';
 import type { ProcessorNeeds } from './processor.ts';
 import { readOptions, readRecords, type Chunk } from './record-reader.ts';
@@ -61,6 +62,7 @@ export function createFileCheck(
   repair: boolean,
 ) {
   const { DATA_DIR } = config;
+  const { rowProblem, statusProblem } = createRowComparison(store);
   /** Vehicles whose newest status is known to be wrong: one report of each is told of. */
   const wrongStatuses = new Set<string>();
   const oneByOne = pLimit(1);
@@ -112,10 +114,10 @@ export function createFileCheck(
     const expected = byColumns(row);
     const what = `${row.table} of ${row.partition}: a record of ${name}`;
     if (row.timestamp === undefined)
-      return { what, touched, problem: () => rowProblem(store, expected), mend: () => store.insert(expected) };
+      return { what, touched, problem: () => rowProblem(expected), mend: () => store.insert(expected) };
 
     const { partition: vehicle, timestamp } = row;
-    const statusIs = () => statusProblem(store, expected, timestamp);
+    const statusIs = () => statusProblem(expected, timestamp);
     const problem = async () => {
       const wrong = await statusIs();
       // To be told once is enough of a vehicle, but to be mended, its newest report must not be passed over.
@@ -151,7 +153,7 @@ export function createFileCheck(
       const values = { ...lineage, record_index: BigInt(one.index), field: one.field };
       return {
         what: `rejected_records: record ${one.index} of ${lineage.name}`,
-        problem: () => rowProblem(store, { table: 'rejected_records', values }),
+        problem: () => rowProblem({ table: 'rejected_records', values }),
         mend: () => store.insertRows([rejectionRow(lineage, one, store.now())]),
       };
     });
@@ -173,7 +175,7 @@ export function createFileCheck(
         if (given.has(index)) continue;
         const row = { table: 'rejected_records', values: { ...lineage, record_index: BigInt(index) } };
         const what = `rejected_records: record ${index} of ${lineage.name}`;
-        const problem = async () => ((await rowProblem(store, row)) === undefined ? 'is not rejected' : undefined);
+        const problem = async () => ((await rowProblem(row)) === undefined ? 'is not rejected' : undefined);
         await judge([{ what, problem, mend: () => forgetRejection(store, lineage, index) }]);
       }
     };
@@ -219,10 +221,11 @@ export function createFileCheck(
         rejected: BigInt(rejected),
       };
       const row = { table: 'files', values };
-      // A row that was there before was taken out for the file to be loaded again.
       const problem = async () => {
-        const found = await rowProblem(store, row);
-        return found === 'missing' ? undefined : found;
+        const wrong = await rowProblem(row);
+        // One that is not called loaded any more is to be loaded again.
+        const known = wrong === undefined ? [] : await readVersions(store, file.name);
+        return known.some(({ version, state }) => version === values.version && isLoaded(state)) ? wrong : undefined;
       };
       const mend = () => store.insert({ ...row, values: { ...values, finished_at: new Date(store.now()) } });
       await judge([{ what: `files: ${file.name}`, problem, mend }]);
