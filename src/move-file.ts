@@ -32,9 +32,9 @@ export async function placeAt(from: string, to: string): Promise<boolean> {
     await link(from, to);
   } catch (error) {
     if (codeOf(error) === 'EXDEV') throw error;
-    const there = lstatSync(to, { throwIfNoEntry: false });
+    const [there, own] = [lstatSync(to, { throwIfNoEntry: false }), lstatSync(from)];
     // A move that was cut short has left both.
-    const isMoved = there?.ino === lstatSync(from).ino;
+    const isMoved = there?.ino === own.ino && there.dev === own.dev;
     if (there !== undefined && !isMoved) return false;
     // Not every file system has hard links, and Linux forbids them to files of other users.
     if (!isMoved) await rename(from, to);

@@ -11,7 +11,7 @@ const MARK_SECONDS = 86_400;
 async function markOf({ queues: { connection, prefix } }: ProducerNeeds): Promise<string> {
   const mark = `${prefix}:letters-restored`;
   const info = await connection.eval("return redis.call('INFO', 'server')", 1, mark);
-  return `${mark}:${/^run_id:(\w+)/m.exec(String(info))?.[1] ?? randomUUID()}`;
+  return `${mark}:${/^run_id:(\w+)/m.exec(String(info))?.[1] ?? ''}`;
 }
 
 /**

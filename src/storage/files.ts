@@ -104,13 +104,13 @@ export function ledgerRow(entry: LedgerEntry): Row {
   return { table: 'files', partition: entry.name, key: entry.version, columns: LEDGER_COLUMNS, values };
 }
 
-const microsNow = (store: Store) => BigInt(Math.floor(store.now() * 1_000));
+const micros = (ms: number) => BigInt(Math.floor(ms * 1_000));
 
 /** Writes over the row that a version had, also where Cassandra's clock was ahead when that was written. */
-export function overwriteEntry(store: Store, entry: LedgerEntry, { writeTime }: KnownVersion): Promise<void> {
-  const now = microsNow(store);
-  const timestamp = writeTime < now ? now : writeTime + 1n;
-  return store.insert({ table: 'files', values: { ...entry }, timestamp });
+export async function overwriteEntry(store: Store, entry: LedgerEntry, { writeTime }: KnownVersion): Promise<void> {
+  // Of this machine's clock nothing may depend: it may have stood still.
+  const now = micros(await store.freshNow(true));
+  await store.insert({ table: 'files', values: { ...entry }, timestamp: writeTime < now ? now : writeTime + 1n });
 }
 
 /**
@@ -119,7 +119,7 @@ export function overwriteEntry(store: Store, entry: LedgerEntry, { writeTime }: 
  */
 export async function recordDeadLetter(store: Store, entry: LedgerEntry, before?: KnownVersion): Promise<boolean> {
   if (before === undefined) return store.insertIfNew(ledgerRow(entry));
-  if (before.writeTime >= microsNow(store)) {
+  if (before.writeTime >= micros(store.now())) {
     // A transaction would be of a time before it, and change nothing.
     await overwriteEntry(store, entry, before);
     return true;
