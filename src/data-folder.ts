@@ -1,5 +1,5 @@
 import { lstatSync, opendirSync, statSync, type Dir } from 'node:fs';
-import { basename, join, sep } from 'node:path';
+import { basename, dirname, join, sep } from 'node:path';
 import { setImmediate as breathe } from 'node:timers/promises';
 import { datasetOf } from './datasets/catalog.ts';
 import type { FileVersion } from './datasets/dataset.ts';
@@ -98,10 +98,26 @@ export interface StoredFile {
   readonly version?: string;
 }
 
-/** The paths where a loaded version of a name may lie: the folder, and the archive, where it may carry its version. */
+/** Bytes of the longest name that file systems take. */
+const MAX_NAME_BYTES = 255;
+
+/**
+ * The paths where a loaded version of a name may lie: the folder, and the archive, where it may carry its version behind its
+ * name, or as a folder where that is too long.
+ */
 export function placesOf({ name, version }: FileVersion): readonly [string, string, string] {
   const archived = `${ARCHIVE_FOLDER}/${name}`;
-  return [name, archived, `${archived}.${version}`];
+  const [folder, base] = [dirname(archived), `${basename(name)}.${version}`];
+  const isLong = Buffer.byteLength(base) > MAX_NAME_BYTES;
+  return [name, archived, isLong ? `${folder}/.${version}/${basename(name)}` : `${folder}/${base}`];
+}
+
+/** The name that a path below the archive was archived under, and the version that it carries, if it does. */
+function archivedAs(path: string): { readonly name: string; readonly version?: string | undefined } {
+  const [, folder = '', ofFolder, base = ''] = /^((?:.*\/)?)\.(\d+--?\d+)\/([^/]+)$/s.exec(path) ?? [];
+  if (ofFolder !== undefined) return { name: `${folder}${base}`, version: ofFolder };
+  const [, name = path, version] = /^(.+\.jsonl?(?:\.gz)?)\.(\d+--?\d+)$/s.exec(path) ?? [];
+  return { name, version };
 }
 
 function* storedFiles(dataDir: string, onUnread?: OnUnread): Generator<StoredFile | undefined> {
@@ -113,8 +129,7 @@ function* storedFiles(dataDir: string, onUnread?: OnUnread): Generator<StoredFil
       continue;
     }
     const path = found.split(sep).join('/');
-    const archived = path.slice(ARCHIVE_FOLDER.length + 1);
-    const [, name = archived, version] = /^(.+\.jsonl?(?:\.gz)?)\.(\d+--?\d+)$/s.exec(archived) ?? [];
+    const { name, version } = archivedAs(path.slice(ARCHIVE_FOLDER.length + 1));
     if (datasetOf(name) !== undefined) yield { name, path, ...(version !== undefined && { version }) };
   }
 }

@@ -78,8 +78,10 @@ async function archive(dataDir: string, held: string, version: FileVersion): Pro
     if (codeOf(error) !== 'EXDEV') throw error;
     return false;
   });
+  if (isPlaced) return;
+  await mkdir(dirname(join(dataDir, versioned)), { recursive: true });
   // Where that very version is there, an earlier try was cut short.
-  if (!isPlaced && !(await moveToFree(held, join(dataDir, versioned)))) await unlink(held);
+  if (!(await moveToFree(held, join(dataDir, versioned)))) await unlink(held);
 }
 
 /** Where another version lies by now, this one is held until that has left: neither may have been read. */

@@ -19,9 +19,10 @@ import { dirname, join } from 'node:path';
 import { setImmediate as breathe } from 'node:timers/promises';
 import { pino } from 'pino';
 import { afterAll, beforeEach, expect, it } from 'vitest';
-import { versionNow } from '../../src/data-folder.ts';
+import { allFiles, versionNow } from '../../src/data-folder.ts';
 import { moveToFree } from '../../src/move-file.ts';
 import { putBackLeaving, takeOut } from '../../src/producers/removal.ts';
+import { versionOf } from '../../src/queues/ingest.ts';
 
 const log = pino({ level: 'silent' });
 const NAME = 'vehicles_events_1.json';
@@ -190,4 +191,23 @@ it('a file that was put back, or archived, when its process died is in one place
   expect(version && (await takeOut(folder, version, true))).toBe(true);
   expect((await readdir(folder)).sort()).toEqual(['.leaving', 'archive']);
   expect(await readdir(join(folder, 'archive'))).toEqual([NAME]);
+});
+
+it('a file with the longest of names is archived, also where another version of it is, and found there', async () => {
+  const name = `in/vehicles_events_${'n'.repeat(234)}.json`;
+  await mkdir(join(folder, 'in'));
+  const versions: (string | undefined)[] = [];
+  for (const content of ['one', 'another', 'a third']) {
+    await writeFile(join(folder, name), content);
+    const version = versionNow(folder, name);
+    expect(version && (await takeOut(folder, version, true))).toBe(true);
+    versions.push(version && versionOf(version));
+  }
+  const found: (string | undefined)[] = [];
+  for await (const file of allFiles(folder)) {
+    expect(file.name).toBe(name);
+    found.push(file.version);
+  }
+  // The first one has its name.
+  expect(found.sort()).toEqual([...versions.slice(1), undefined].sort());
 });
