@@ -44,9 +44,28 @@ function failureOf(action) {
 
 /** Waits until no other process installs: npm takes away first what is there, also from under another. */
 function lock() {
-  while (failureOf(() => symlinkSync(String(process.pid), LOCK)) === 'EEXIST')
-    if (failureOf(() => process.kill(Number(readlinkSync(LOCK)), 0)) === 'ESRCH') rmSync(LOCK, { force: true });
-    else Atomics.wait(new Int32Array(new SharedArrayBuffer(4)), 0, 0, 200);
+  let toldOf = '';
+  while (failureOf(() => symlinkSync(String(process.pid), LOCK)) === 'EEXIST') {
+    const owner = lockOwner();
+    const isDead = owner === String(process.pid) || failureOf(() => process.kill(Number(owner), 0)) === 'ESRCH';
+    if (isDead) rmSync(LOCK, { force: true });
+    else if (owner !== '' && owner !== toldOf)
+      process.stderr.write(`Process ${owner} installs the dependencies; if it does not, remove ${LOCK}.\n`);
+    toldOf = owner;
+    Atomics.wait(new Int32Array(new SharedArrayBuffer(4)), 0, 0, isDead ? 0 : 200);
+  }
+  process.once('exit', unlock);
+}
+
+/** Its process, as a text; '' where there is none. */
+function lockOwner() {
+  let owner = '';
+  failureOf(() => (owner = readlinkSync(LOCK)));
+  return owner;
+}
+
+function unlock() {
+  if (lockOwner() === String(process.pid)) rmSync(LOCK, { force: true });
 }
 
 /** Checks Node and installs the locked dependencies where they are missing or stale; exits with a sentence if it cannot. */
@@ -58,7 +77,7 @@ export function bootstrap() {
   if (!isStale()) return;
   lock();
   if (isStale()) install();
-  rmSync(LOCK, { force: true });
+  unlock();
 }
 
 function install() {

@@ -84,7 +84,7 @@ function running<Given extends unknown[]>(
     };
     process.on('SIGINT', onSignal).on('SIGTERM', onSignal).on('SIGHUP', onSignal);
     // A command beside a role, in the same container, must not vouch for that.
-    const isRole = ['watch', 'process', 'board'].includes(name);
+    const isRole = ['watch', 'process', 'board', 'generate'].includes(name);
     if (isRole && config.HEARTBEAT_FILE !== undefined) keepAlive(config.HEARTBEAT_FILE, log);
     process.stdout.on('error', (error) => {
       // Who reads no further, as `head` or a terminal that was closed, wants no more.

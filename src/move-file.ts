@@ -1,6 +1,6 @@
 import { randomUUID } from 'node:crypto';
 import { lstatSync } from 'node:fs';
-import { copyFile, link, rename, rm, stat, unlink, utimes } from 'node:fs/promises';
+import { copyFile, link, open, rename, rm, stat, unlink } from 'node:fs/promises';
 import { dirname, join } from 'node:path';
 import { codeOf } from './runtime.ts';
 
@@ -32,7 +32,7 @@ export async function placeAt(from: string, to: string): Promise<boolean> {
     await link(from, to);
   } catch (error) {
     if (codeOf(error) === 'EXDEV') throw error;
-    const [there, own] = [lstatSync(to, { throwIfNoEntry: false }), lstatSync(from)];
+    const [there, own] = [lstatSync(to, { bigint: true, throwIfNoEntry: false }), lstatSync(from, { bigint: true })];
     // A move that was cut short has left both.
     const isMoved = there?.ino === own.ino && there.dev === own.dev;
     if (there !== undefined && !isMoved) return false;
@@ -45,8 +45,15 @@ export async function placeAt(from: string, to: string): Promise<boolean> {
   return true;
 }
 
+/** The copy is on disk then, as the file that it is of is about to go. */
 async function copyWithTimes(from: string, to: string): Promise<void> {
   await copyFile(from, to);
   const { atimeMs, mtimeMs } = await stat(from);
-  await utimes(to, atimeMs / 1_000, mtimeMs / 1_000);
+  const copy = await open(to, 'r+');
+  try {
+    await copy.utimes(atimeMs / 1_000, mtimeMs / 1_000);
+    await copy.sync();
+  } finally {
+    await copy.close();
+  }
 }

@@ -8,7 +8,7 @@ const DEADLINE_MS = 8_000;
 
 /** What an error says, whatever was thrown; without the stack trace of another one that some repeat. */
 export const messageOf = (error: unknown) =>
-  (error instanceof Error ? error.message : String(error)).replace(/\n\s+at [^]*/, '');
+  (error instanceof Error ? error.message : String(error)).replace(/\n\s+at .*[:(][^]*/, '');
 /** The code of an error of the system or of a library, such as ENOENT; '' where it has none. */
 export const codeOf = (error: unknown) => (error instanceof Error && 'code' in error ? String(error.code) : '');
 /** Whether the system refused something, and says in its own words what. */

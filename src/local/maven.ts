@@ -55,7 +55,8 @@ export async function fetchLibraries(libDirectory: string, signal?: AbortSignal)
     // Those of processes that were killed.
     for (const name of (await readdir(libDirectory)).filter((one) => one.includes('.'))) {
       const path = join(libDirectory, name);
-      if (Date.now() - statSync(path).mtimeMs > CUT_SHORT_MS) await rm(path, { recursive: true, force: true });
+      const begun = statSync(path, { throwIfNoEntry: false })?.mtimeMs ?? Infinity;
+      if (Date.now() - begun > CUT_SHORT_MS) await rm(path, { recursive: true, force: true });
     }
   } finally {
     await rm(temporary, { recursive: true, force: true });

@@ -8,7 +8,7 @@ import type { FileVersion, Row } from '../datasets/dataset.ts';
 import { moveToFree } from '../move-file.ts';
 import { enqueueFiles, hasJob, hasRoom, mtimeNsOf, versionOf, type IngestJob } from '../queues/ingest.ts';
 import type { VerificationReport } from '../queues/verification.ts';
-import { isOfSystem, messageOf } from '../runtime.ts';
+import { codeOf, isOfSystem, messageOf } from '../runtime.ts';
 import { createChangeLog, type TouchedHour } from '../storage/change-log.ts';
 import {
   forgetRejection,
@@ -75,6 +75,7 @@ export function createFileCheck(
         there && { name, size: Number(there.size), mtimeNs: String(there.mtimeNs), ctimeMs: Number(there.ctimeMs) }
       );
     } catch (error) {
+      if (codeOf(error) === 'ENOTDIR') return undefined;
       throw isOfSystem(error) ? new FileProblem(messageOf(error)) : error;
     }
   }

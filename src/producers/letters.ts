@@ -57,7 +57,7 @@ export function createLetterRestorer(needs: ProducerNeeds): () => Promise<void> 
       // Fails where Redis was emptied meanwhile.
       await connection.rename(begun, mark);
     } finally {
-      await connection.del(begun);
+      await connection.del(begun).catch(() => undefined);
     }
   };
 }

@@ -1,5 +1,5 @@
 import { randomUUID } from 'node:crypto';
-import { existsSync, lstatSync, statSync } from 'node:fs';
+import { existsSync, lstatSync } from 'node:fs';
 import { lstat, mkdir, readdir, readlink, rename, rmdir, unlink, utimes } from 'node:fs/promises';
 import { hostname } from 'node:os';
 import { dirname, join, relative, resolve } from 'node:path';
@@ -14,7 +14,7 @@ import type { FileVersion } from '../datasets/dataset.ts';
 const LEAVING_FOLDER = '.leaving';
 /** What such folders of this process begin with, and what those of any process are called. */
 const OWN = `${hostname()}:${process.pid}:`;
-const OF_PROCESS = /^.+:\d+:[\da-f-]{36}$/;
+const OF_PROCESS = /^(.+:\d+:)?[\da-f-]{36}$/;
 /** One that is older is held by nobody any more. */
 const ABANDONED_MS = 900_000;
 
@@ -84,10 +84,13 @@ async function archive(dataDir: string, held: string, version: FileVersion): Pro
   if (!(await moveToFree(held, join(dataDir, versioned)))) await unlink(held);
 }
 
-/** Where another version lies by now, this one is held until that has left: neither may have been read. */
-async function putBack(held: string, path: string): Promise<void> {
+/**
+ * Resolves to whether it did. Where another version lies by now, this one is held until that has left: neither may have been
+ * read.
+ */
+async function putBack(held: string, path: string): Promise<boolean> {
   await mkdir(dirname(path), { recursive: true });
-  await moveToFree(held, path);
+  return moveToFree(held, path);
 }
 
 /**
@@ -98,7 +101,7 @@ export async function putBackLeaving(dataDir: string, log: Logger, isStart: bool
   const leaving = join(dataDir, LEAVING_FOLDER);
   const isLeft = (id: string) => {
     if (isStart || id.startsWith(OWN)) return true;
-    const heldSince = statSync(join(leaving, id), { throwIfNoEntry: false })?.mtimeMs ?? Infinity;
+    const heldSince = lstatSync(join(leaving, id), { throwIfNoEntry: false })?.mtimeMs ?? Infinity;
     return Date.now() - heldSince > ABANDONED_MS;
   };
   const ids = existsSync(leaving) ? (await readdir(leaving)).filter(isLeft) : [];
@@ -109,10 +112,13 @@ export async function putBackLeaving(dataDir: string, log: Logger, isStart: bool
     for (const path of held) {
       // Somebody else's, such as an earlier version's of this program, is in no folder of its own.
       const name = relative(OF_PROCESS.test(id) ? folder : LEAVING_FOLDER, path);
-      await putBack(join(dataDir, path), join(dataDir, name)).catch((error: unknown) => {
+      const isBack = await putBack(join(dataDir, path), join(dataDir, name)).catch((error: unknown) => {
         log.warn({ file: name, err: error }, 'a file on its way out could not be put back');
       });
+      if (isBack === false)
+        log.info({ file: name, held: path }, 'another version lies where it was: it waits for that');
     }
+    if (!isFolder) continue;
     await removeEmpty(join(leaving, id));
     // What waits in it for its place is held by nobody.
     await utimes(join(leaving, id), 0, 0).catch(() => undefined);

@@ -79,7 +79,11 @@ const PROBLEMS: readonly (readonly [RegExp, string, string])[] = [
   [/NOPERM/, 'does not let this user work', 'Give it the rule of docs/operations.md.'],
   [/certificate|self-signed|altnames/, 'is not trusted', 'Set REDIS_TLS_CA_FILE to what signed its certificate.'],
   [/invalid reply/, 'knows no primary of that name', 'Check the name at the end of REDIS_URL.'],
-  [/SSL routines/, 'does not encrypt', 'Let REDIS_URL begin with redis://, or let it encrypt.'],
+  [
+    /wrong version number|packet length too long/,
+    'does not encrypt',
+    'Let REDIS_URL begin with redis://, or let it encrypt.',
+  ],
   [/^no answer .* TLS/, 'does not answer', 'If it does not encrypt, let REDIS_URL begin with redis://.'],
   [/^/, 'does not answer', 'Start one with `npx pipeline services`, or set REDIS_URL to one that runs.'],
 ];

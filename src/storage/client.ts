@@ -6,6 +6,7 @@ import { UsageError, type Config } from '../config.ts';
 import type { Row } from '../datasets/dataset.ts';
 import { createClient } from './driver.ts';
 import { batchQuery, insertQuery, parametersOf } from './statements.ts';
+import { oneAtATime } from './together.ts';
 
 /** Requests of one process under way at once. A connection refuses more than 2,048; far fewer keep Cassandra busy. */
 const MAX_IN_FLIGHT = 256;
@@ -84,7 +85,7 @@ export async function connectStore(config: Config, log: Logger, keyspace = confi
   // Cassandra's clock, carried on by this process's monotonic one between measurements.
   let clock = { base: 0, drift: 0 };
   /** Of some tries, the one with the quickest answer: a slow one says little about the moment that it speaks of. */
-  async function measureClock(): Promise<void> {
+  const measureClock = oneAtATime(async () => {
     let best = { ms: Infinity, base: 0 };
     for (let tries = 0; tries < 5 && best.ms > GOOD_ROUND_TRIP_MS; tries += 1) {
       const before = performance.now();
@@ -93,7 +94,7 @@ export async function connectStore(config: Config, log: Logger, keyspace = confi
       if (ms < best.ms) best = { ms, base: Number(result.first()['ms']) - before - ms / 2 };
     }
     clock = { base: best.base, drift: Date.now() - performance.now() };
-  }
+  });
   await measureClock();
   const timer = setInterval(() => void measureClock().catch(() => undefined), MEASURE_EVERY_MS).unref();
   const now = () => clock.base + performance.now();
@@ -191,7 +192,8 @@ function connectProblem(error: unknown, config: Config, keyspace: string): strin
   const reason = inner instanceof Error ? inner.message : String(inner);
   const trust = 'set CASSANDRA_TLS_CA_FILE to what signed its certificate, which has to name the address.';
   if (/certificate|self-signed|altnames/.test(reason)) return `${where} is not trusted (${reason}): ${trust}`;
-  if (/SSL routines/.test(reason)) return `${where} does not encrypt: set CASSANDRA_TLS=false, or let it encrypt.`;
+  if (/wrong version number|packet length too long/.test(reason))
+    return `${where} does not encrypt: set CASSANDRA_TLS=false, or let it encrypt.`;
   if (/^(localDataCenter|Datacenter) /.test(reason))
     return `${where} answers, but ${reason}: set CASSANDRA_LOCAL_DATACENTER to one of these.`;
   const login = 'check CASSANDRA_USERNAME and CASSANDRA_PASSWORD.';

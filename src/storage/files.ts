@@ -115,11 +115,12 @@ export async function overwriteEntry(store: Store, entry: LedgerEntry, { writeTi
 
 /**
  * Writes the row of a version that could not be loaded, over the one that it had before, if any. Resolves to whether that
- * was still there as it was: a version that was loaded meanwhile stays loaded.
+ * was still there as it was: a version that was loaded meanwhile stays loaded. Over one of a clock that was ahead, it is
+ * written in any case.
  */
 export async function recordDeadLetter(store: Store, entry: LedgerEntry, before?: KnownVersion): Promise<boolean> {
   if (before === undefined) return store.insertIfNew(ledgerRow(entry));
-  if (before.writeTime >= micros(store.now())) {
+  if (before.writeTime >= micros(await store.freshNow(true))) {
     // A transaction would be of a time before it, and change nothing.
     await overwriteEntry(store, entry, before);
     return true;

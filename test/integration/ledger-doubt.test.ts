@@ -209,18 +209,18 @@ describe('a file that was loaded when the clock of Cassandra was an hour ahead, 
     const before = new Map([...generations].map(([node, nth]) => [node, nth - 1n]));
     const seen = "INSERT INTO reconciliation_state (job, seen_at, generations) VALUES ('folder', ?, ?)";
     await store.run(seen, [new Date(at), before]);
-    const announced = await space.count('change_log');
-
     space.startWatcher();
     await eventually(async () => {
       const [again] = await space.ledger();
       expect(again).toMatchObject({ state: 'loaded' });
       expect(again?.finishedAt).toBeLessThan(at - HOUR_MS / 2);
     });
+    await sleep(3_000);
+    const announced = await space.count('change_log');
     // Some comparisons, and aggregations that would append again what a load that never ends has announced.
-    await sleep(5_000);
+    await sleep(4_000);
     expect(await space.ledger()).toMatchObject([{ name: NAME, state: 'loaded', loaded: 3 }]);
-    expect((await space.count('change_log')) - announced).toBeLessThanOrEqual(2);
+    expect((await space.count('change_log')) - announced).toBeLessThanOrEqual(1);
     expect(await space.count('vehicle_events')).toBe(3);
   });
 });

@@ -25,10 +25,8 @@ async function freshClone(): Promise<string> {
   return folder;
 }
 
-it('two first starts at once install once, also after one that was killed, and leave nothing behind', async () => {
+it('first starts at once install once, also after one that was killed, and leave nothing behind', async () => {
   const folder = await freshClone();
-  const dead = await execa('node', ['-p', 'process.pid']);
-  await symlink(dead.stdout, join(folder, '.installing'));
   const start = () => execa('node', ['--input-type=module', '-e', SCRIPT], { cwd: folder });
   const said = (await Promise.all([start(), start(), start()])).map(({ stderr }) => stderr);
   expect(said.filter((text) => text.includes('Installing'))).toHaveLength(1);
@@ -37,4 +35,10 @@ it('two first starts at once install once, also after one that was killed, and l
   );
   expect((await readdir(folder)).sort()).toEqual(['bin', 'node_modules', 'package-lock.json', 'package.json']);
   expect((await start()).stderr).toBe('');
+
+  await rm(join(folder, 'node_modules'), { recursive: true });
+  const dead = await execa('node', ['-p', 'process.pid']);
+  await symlink(dead.stdout, join(folder, '.installing'));
+  expect((await start()).stderr).toContain('Installing');
+  expect((await readdir(folder)).sort()).toEqual(['bin', 'node_modules', 'package-lock.json', 'package.json']);
 });

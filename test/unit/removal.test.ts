@@ -152,8 +152,8 @@ it('what another process holds is left to it, unless that was long ago or this o
 });
 
 it('of two versions of a name that are held, none is lost: the second one waits until the first one has left', async () => {
-  const [loaded, unread] = ['backfill:1', 'watch:2'].map((id) => join(folder, '.leaving', `${id}:${randomUUID()}`));
-  for (const held of [loaded, unread] as string[]) {
+  const heldIn = ['backfill:1', 'watch:2'].map((id) => join(folder, '.leaving', `${id}:${randomUUID()}`));
+  for (const held of heldIn) {
     await mkdir(held, { recursive: true });
     await writeFile(join(held, NAME), held);
   }
@@ -163,7 +163,7 @@ it('of two versions of a name that are held, none is lost: the second one waits 
     seen.push(await readFile(join(folder, NAME), 'utf8'));
     await unlink(join(folder, NAME));
   }
-  expect(seen.sort()).toEqual([loaded, unread].sort());
+  expect(seen.sort()).toEqual(heldIn.sort());
   expect(await readdir(join(folder, '.leaving'))).toEqual([]);
 });
 
