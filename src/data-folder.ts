@@ -25,8 +25,9 @@ export type OnUnread = (folder: string, error: unknown) => void;
 
 /**
  * The paths of all that lies in the data folder or `below`, a folder of it, in no order, but for folders that are `isEntered`.
- * For each folder that is begun, undefined comes, so that who goes through many empty ones can let others have a turn. Synchronous, as `versionNow` is, for large folders: a promise for each file would cost ten times what reading it
- * does. By hand, as Node 20 lists but 32 entries of each folder below the first one (nodejs/node#48820).
+ * For each folder that is begun, undefined comes, so that who goes through many empty ones can let others have a turn.
+ * Synchronous, as `versionNow` is, for large folders: a promise for each file would cost ten times what reading it does. By
+ * hand, as Node 20 lists but 32 entries of each folder below the first one (nodejs/node#48820).
  */
 export function* pathsBelow(
   dataDir: string,

@@ -32,14 +32,15 @@ export async function placeAt(from: string, to: string): Promise<boolean> {
     await link(from, to);
   } catch (error) {
     if (codeOf(error) === 'EXDEV') throw error;
-    const [there, own] = [lstatSync(to, { bigint: true, throwIfNoEntry: false }), lstatSync(from, { bigint: true })];
-    // A move that was cut short has left both.
-    const isMoved = there?.ino === own.ino && there.dev === own.dev;
-    if (there !== undefined && !isMoved) return false;
-    // Not every file system has hard links, and Linux forbids them to files of other users.
-    if (!isMoved) await rename(from, to);
-    else await unlink(from);
-    return true;
+    const there = lstatSync(to, { bigint: true, throwIfNoEntry: false });
+    if (there === undefined) {
+      // Not every file system has hard links, and Linux forbids them to files of other users.
+      await rename(from, to);
+      return true;
+    }
+    // Unless a move that was cut short has left both.
+    const own = lstatSync(from, { bigint: true });
+    if (there.ino !== own.ino || there.dev !== own.dev) return false;
   }
   await unlink(from);
   return true;

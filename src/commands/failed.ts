@@ -22,22 +22,21 @@ export interface Selection {
   readonly json: boolean;
 }
 
-type Letter = Job<DeadLetterJob, void>;
+/** A letter, and what it says; of one that was added by hand with other data, what BullMQ knows. */
+type Letter = { readonly job: Job<DeadLetterJob, void>; readonly data: DeadLetterJob };
 
-/** What a letter says; of one that was added by hand with other data, what BullMQ knows. */
-function dataOf({ data, name, failedReason, finishedOn, timestamp, attemptsMade }: Letter): DeadLetterJob {
-  const otherwise = { name, size: 0, mtimeNs: '0', reason: failedReason, failedAt: finishedOn ?? timestamp };
-  return deadLetterJobSchema.safeParse(data).data ?? { ...otherwise, attempts: attemptsMade };
+function letterOf(job: Letter['job']): Letter {
+  const { name, failedReason: reason, finishedOn, timestamp, attemptsMade: attempts } = job;
+  const otherwise = { name, size: 0, mtimeNs: '0', reason, failedAt: finishedOn ?? timestamp, attempts };
+  return { job, data: deadLetterJobSchema.safeParse(job.data).data ?? otherwise };
 }
 
 /** A name may be given as it is, and as it is printed. */
-function isCalled(letter: Letter, idOrName: string): boolean {
-  const { name } = dataOf(letter);
-  return [letter.id, name, printable(name)].includes(idOrName);
-}
+const isCalled = ({ job, data: { name } }: Letter, idOrName: string) =>
+  [job.id, name, printable(name)].includes(idOrName);
 
 function matches(letter: Letter, { files, name, reason, olderThan, newerThan }: Selection): boolean {
-  const data = dataOf(letter);
+  const { data } = letter;
   const ageMs = Date.now() - data.failedAt;
   return (
     (files.length === 0 || files.some((file) => isCalled(letter, file))) &&
@@ -53,7 +52,7 @@ async function select(runtime: Runtime, selection: Selection): Promise<Letter[]>
   const { deadLetterQueue } = await openQueues(runtime);
   const selected: Letter[] = [];
   for await (const page of letterPages(deadLetterQueue))
-    selected.push(...page.filter((letter) => matches(letter, selection)));
+    selected.push(...page.map(letterOf).filter((letter) => matches(letter, selection)));
   const unknown = selection.files.filter((file) => !selected.some((letter) => isCalled(letter, file)));
   if (unknown.length > 0)
     throw new UsageError(
@@ -67,10 +66,9 @@ function requireSelection({ files, reason, name, olderThan, newerThan, all }: Se
   throw new BadUsage('Name files or ids, give a filter (--reason, --name, --older-than, --newer-than), or say --all.');
 }
 
-function asData(letter: Letter) {
-  const { name, size, mtimeNs, reason, failedAt, attempts } = dataOf(letter);
+function asData({ job: { id }, data: { name, size, mtimeNs, reason, failedAt, attempts } }: Letter) {
   const version = versionOf({ size, mtimeNs });
-  return { id: letter.id, name, version, reason, failedAt: new Date(failedAt).toISOString(), attempts };
+  return { id, name, version, reason, failedAt: new Date(failedAt).toISOString(), attempts };
 }
 
 export async function listFailed(runtime: Runtime, selection: Selection): Promise<void> {
@@ -105,7 +103,7 @@ async function toEach(
       acted.push(letter);
     } catch (error) {
       // Another version of the file was loaded meanwhile, or somebody else was faster.
-      if (await letter.isFailed()) throw error;
+      if (await letter.job.isFailed()) throw error;
     }
   }
   print(selection.json, acted.map(asData), `${acted.length} dead letter(s) ${done}.`);
@@ -114,16 +112,15 @@ async function toEach(
 /** Sends files back to ingest: what Retry does in Bull Board. */
 export async function retryFailed(runtime: Runtime, selection: Selection): Promise<void> {
   requireSelection(selection);
-  await toEach(runtime, selection, 'sent back to ingest', (letter) => letter.retry());
+  await toEach(runtime, selection, 'sent back to ingest', ({ job }) => job.retry());
 }
 
 /** Gives files up: they stay in the folder and in the ledger, as discarded. */
 export async function discardFailed(runtime: Runtime, selection: Selection): Promise<void> {
   requireSelection(selection);
   const store = await openStore(runtime);
-  await toEach(runtime, selection, 'discarded', async (letter) => {
-    const data = dataOf(letter);
+  await toEach(runtime, selection, 'discarded', async ({ job, data }) => {
     await discardDeadLetter(store, { name: data.name, version: versionOf(data) }, data.startedAt);
-    await letter.remove();
+    await job.remove();
   });
 }

@@ -23,7 +23,6 @@ export async function startLocalServices(config: Config, shutdown: Shutdown) {
   const { signal } = shutdown;
   const lib = join(config.LOCAL_DIR, 'lib');
   const ends: Promise<string>[] = [];
-  await endLeftovers(config);
   await mkdir(lib, { recursive: true }).catch((error: unknown) => {
     throw new UsageError(`LOCAL_DIR cannot be used (${messageOf(error)}): name a folder that this user may write.`);
   });

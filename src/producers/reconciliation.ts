@@ -60,21 +60,22 @@ export function createReconciliation(needs: ProducerNeeds) {
    */
   async function settleTogether(below: string): Promise<void> {
     const before = settled;
+    const there = new Set<string>();
+    for await (const names of namePages(DATA_DIR, below)) for (const name of names) there.add(name);
+    if (there.size < MANY_FILES) return;
     const versions = new Map<string, string>();
-    for await (const names of namePages(DATA_DIR, below)) for (const name of names) versions.set(name, '');
-    if (versions.size < MANY_FILES) return;
-    let left = versions.size * LEDGER_ROWS_A_FILE;
+    let left = there.size * LEDGER_ROWS_A_FILE;
     const read = async (_: unknown, share: number) => {
       for await (const row of readLedger(store, share, LEDGER_SHARES)) {
         if (signal.aborted || (left -= 1) < 0) return;
-        if (row.state === 'loaded' && !doubt.isDoubtful(row) && versions.has(row.name))
+        if (row.state === 'loaded' && !doubt.isDoubtful(row) && there.has(row.name))
           versions.set(row.name, row.version);
       }
     };
     await Promise.all(Array.from({ length: LEDGER_SHARES }, read));
     await lookAtNodes();
     // Unless Cassandra was started anew meanwhile.
-    if (settled === before) settled = new Map([...versions].filter(([, version]) => version !== ''));
+    if (settled === before) settled = versions;
   }
 
   /** Takes a file out of the folder when what was loaded of it is on disk. */

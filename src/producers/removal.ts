@@ -62,6 +62,8 @@ async function isMoved(from: string, to: string): Promise<boolean> {
 
 /** Removes a folder and those below it, unless something is held in them. */
 async function removeEmpty(folder: string): Promise<void> {
+  // A usual one is empty, and to list it would be a round trip more.
+  if ((await rmdir(folder).catch(codeOf)) === undefined) return;
   const entries = await readdir(folder, { withFileTypes: true }).catch(() => []);
   for (const entry of entries) if (entry.isDirectory()) await removeEmpty(join(folder, entry.name));
   await rmdir(folder).catch(() => undefined);
@@ -73,15 +75,16 @@ async function removeEmpty(folder: string): Promise<void> {
  */
 async function archive(dataDir: string, held: string, version: FileVersion): Promise<void> {
   const [, plain, versioned] = placesOf(version);
-  await mkdir(dirname(join(dataDir, plain)), { recursive: true });
-  const isPlaced = await placeAt(held, join(dataDir, plain)).catch((error: unknown) => {
+  const [wanted, withVersion] = [join(dataDir, plain), join(dataDir, versioned)];
+  await mkdir(dirname(wanted), { recursive: true });
+  const isPlaced = await placeAt(held, wanted).catch((error: unknown) => {
     if (codeOf(error) !== 'EXDEV') throw error;
     return false;
   });
   if (isPlaced) return;
-  await mkdir(dirname(join(dataDir, versioned)), { recursive: true });
+  await mkdir(dirname(withVersion), { recursive: true });
   // Where that very version is there, an earlier try was cut short.
-  if (!(await moveToFree(held, join(dataDir, versioned)))) await unlink(held);
+  if (!(await moveToFree(held, withVersion))) await unlink(held);
 }
 
 /**
