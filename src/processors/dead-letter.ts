@@ -1,5 +1,6 @@
 import { setTimeout as sleep } from 'node:timers/promises';
 import { UnrecoverableError, type Job, type Worker } from 'bullmq';
+import { versionNow } from '../data-folder.ts';
 import { addDeadLetter, DEAD_LETTER_QUEUE, deadLetterJobSchema, type DeadLetterJob } from '../queues/dead-letter.ts';
 import {
   enqueueFiles,
@@ -17,6 +18,7 @@ import {
   readVersions,
   recordDeadLetter,
   settleDeadLetter,
+  type KnownVersion,
   type LedgerEntry,
 } from '../storage/files.ts';
 import { isOutlived } from './ingest.ts';
@@ -59,7 +61,7 @@ export function createDeadLetterWorker(needs: ProcessorNeeds): Worker<DeadLetter
  * Redis refused is never held against a file: nothing in one can be the cause.
  */
 export function createDeadLetters(needs: ProcessorNeeds) {
-  const { store, ingestQueue, deadLetterQueue, counters, log, workerName } = needs;
+  const { config, store, ingestQueue, deadLetterQueue, counters, log, workerName } = needs;
   const moving = new Set<Promise<void>>();
   /** Most letters stay where they are: each sweep looks at the next page of them. */
   let sweptTo = 0;
@@ -113,8 +115,8 @@ export function createDeadLetters(needs: ProcessorNeeds) {
   }
 
   /**
-   * Removes a letter whose file was loaded after all, or was mended and loaded while this version was being judged; brings
-   * back its row in the ledger.
+   * Removes a letter whose file was loaded after all, or was mended and loaded while this version was being judged, or was
+   * replaced by one that is a dead letter, too; brings back its row in the ledger.
    */
   async function sweepLetter(letter: Job<DeadLetterJob, void>): Promise<void> {
     const parsed = deadLetterJobSchema.safeParse(letter.data);
@@ -128,10 +130,17 @@ export function createDeadLetters(needs: ProcessorNeeds) {
       return;
     }
     const loadedSince = known.filter(({ finishedAt }) => finishedAt >= own.startedAt);
-    const isMended = isOutlived(parsed.data, loadedSince);
-    if (own.state === 'dead_letter' && !isMended) return;
+    const isSettled = isOutlived(parsed.data, loadedSince) || isReplaced(own, known);
+    if (own.state === 'dead_letter' && !isSettled) return;
     await settleDeadLetter(store, own, 'superseded');
     await letter.remove();
+  }
+
+  /** Whether another version lies there by now, which could not be loaded either: what is to be mended has one letter. */
+  function isReplaced({ name, version }: KnownVersion, known: readonly KnownVersion[]): boolean {
+    const others = known.filter((one) => one.state === 'dead_letter' && one.version !== version);
+    const there = others.length === 0 ? undefined : versionNow(config.DATA_DIR, name);
+    return there !== undefined && others.some((one) => one.version === versionOf(there));
   }
 
   function onLeft(error: unknown): void {

@@ -227,6 +227,17 @@ describe('a dead letter', async () => {
     expect(await rowsOf(space, 'mended')).toEqual(idsOf(records));
   });
 
+  it('is settled by another broken file of the same name, which has a letter of its own', async () => {
+    const before = await breakFile(space, 'vehicles_events_worse.json');
+    await space.put('vehicles_events_worse.json', '', { stoodStill: true });
+    await eventually(async () => {
+      const letters = (await space.letters()).filter(({ name }) => name === before.name);
+      expect(letters.map(({ reason }) => reason)).toEqual(['empty: it holds no JSON']);
+    });
+    expect(await statesOf(space, before.name)).toEqual(['dead_letter', 'superseded']);
+    expect(await letterOf(space, before.name)).not.toMatchObject({ id: before.id });
+  });
+
   it('that is retried while its file is as it was comes back with the same reason', async () => {
     const before = await breakFile(space, 'vehicles_events_stubborn.json');
     const failedAt = async () => {
