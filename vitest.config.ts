@@ -17,8 +17,10 @@ export default defineConfig({
   test: {
     include: ['test/{unit,integration,browser,torture}/**/*.test.ts'],
     globalSetup: 'test/global-setup.ts',
-    testTimeout: 60_000,
-    hookTimeout: 120_000,
+    // For a machine that is ten times slower than usual; what goes wrong is mostly told by a shorter wait of the test itself.
+    testTimeout: 300_000,
+    hookTimeout: 300_000,
+    expect: { poll: { timeout: 60_000, interval: 100 } },
     // Measured on two cores: more workers only take turns with Cassandra.
     maxWorkers: 2,
     sequence: { sequencer: TortureLast },

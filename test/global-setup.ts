@@ -15,6 +15,16 @@ declare module 'vitest' {
   }
 }
 
+/** Of Cassandra: on a machine that stands still for a while, a question is to be answered late, and not refused. */
+const TIMEOUTS = {
+  read_request_timeout: '60s',
+  range_request_timeout: '60s',
+  write_request_timeout: '60s',
+  cas_contention_timeout: '60s',
+  truncate_request_timeout: '60s',
+  request_timeout: '60s',
+};
+
 const LOCAL = resolve(import.meta.dirname, '../.local');
 
 /** An empty folder for this run's stores; those of runs that were killed go, with what they have left running. */
@@ -55,6 +65,7 @@ export default async function setup(project: TestProject): Promise<() => Promise
       // flushed at every change, twelve tables take 0.2 s rather than 0.8 s, dropping them 0.3 s rather than 0.4 s.
       auto_snapshot: false,
       commitlog_sync_period: '10s',
+      ...TIMEOUTS,
     },
     flags: ['-Dcassandra.unsafesystem=true'],
   }).catch(async (error: unknown) => {

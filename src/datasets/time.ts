@@ -87,6 +87,8 @@ export function dayOf(ms: number): string {
 export const monthOf = (ms: number) => dayOf(ms).slice(0, 7);
 /** The start of the UTC hour, in ms since the epoch. */
 export const hourOf = (ms: number) => Math.floor(ms / HOUR_MS) * HOUR_MS;
+/** The µs of a time in ms since the epoch that may have a fraction, as those of clocks have. */
+export const microsOfClock = (ms: number) => BigInt(Math.floor(ms * 1_000));
 /** Negative when `a` is before `b`, 0 when they are the same nanosecond. */
 export const compareMoments = (a: Moment, b: Moment) => a.ms - b.ms || a.nanos - b.nanos;
 /** The µs since the epoch, as far as they are over. */

@@ -5,6 +5,7 @@ import pLimit from 'p-limit';
 import { look, type StoredFile } from '../data-folder.ts';
 import { datasetOf } from '../datasets/catalog.ts';
 import type { FileVersion, Row } from '../datasets/dataset.ts';
+import { microsOfClock } from '../datasets/time.ts';
 import { moveToFree } from '../move-file.ts';
 import { enqueueFiles, hasJob, hasRoom, mtimeNsOf, versionOf, type IngestJob } from '../queues/ingest.ts';
 import type { VerificationReport } from '../queues/verification.ts';
@@ -135,7 +136,7 @@ export function createFileCheck(
         await store.insert(newest);
         // Somebody deleted or changed it after the report was made, and that wins over the report's own time. With this
         // one, reports that were made before now and come later do not show until the next verification or report.
-        const now = BigInt(Math.floor(store.now() * 1000));
+        const now = microsOfClock(store.now());
         if ((await statusIs()) !== undefined) await store.insert({ ...newest, timestamp: now });
       });
     return { what, problem, mend };

@@ -1,5 +1,6 @@
 import type { Queue } from 'bullmq';
 import { z } from 'zod';
+import { piecesOf } from '../pieces.ts';
 import { ingestJobId, ingestJobSchema, MAX_DATE_MS } from './ingest.ts';
 
 /** The queue of files that could not be loaded: each a failed job, whose failure reason is the file's. */
@@ -37,8 +38,8 @@ const PAGE = 500;
 /** All letters of now but some, a page in memory. By their ids: where some leave meanwhile, the places of the others change. */
 export async function* letterPages(queue: DeadLetterQueue, but: ReadonlySet<string> = new Set()) {
   const ids = (await queue.getRanges(['failed'], 0, -1)).filter((id) => !but.has(id));
-  for (let start = 0; start < ids.length; start += PAGE) {
-    const page = await Promise.all(ids.slice(start, start + PAGE).map((id) => queue.getJob(id)));
+  for (const some of piecesOf(ids, PAGE)) {
+    const page = await Promise.all(some.map((id) => queue.getJob(id)));
     yield page.filter((letter) => letter !== undefined);
   }
 }

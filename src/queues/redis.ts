@@ -119,7 +119,9 @@ export async function connectQueues(config: Config, log: Logger, mayEvict = fals
   };
   let infos: readonly string[];
   try {
-    const inspected = await Promise.race([inspect(), sleep(PREFLIGHT_MS, undefined, { ref: false })]);
+    // Where this process stood still, the time is over before the answer that has come is read.
+    const late = sleep(PREFLIGHT_MS, undefined, { ref: false }).then(() => sleep(100, undefined, { ref: false }));
+    const inspected = await Promise.race([inspect(), late]);
     if (inspected === undefined) throw new Error(`no answer in five seconds${target.isTls ? ', by TLS' : ''}`);
     infos = inspected.infos;
     if (inspected.missing !== '') throw new Error(`NOPERM: ${inspected.missing}`);

@@ -1,4 +1,4 @@
-import { monthOf } from '../datasets/time.ts';
+import { microsOfClock, monthOf } from '../datasets/time.ts';
 import { hasRestarted, type Generations, type Store } from './client.ts';
 
 const JOB = 'summaries';
@@ -65,7 +65,7 @@ export async function claimEpoch(store: Store): Promise<bigint> {
 }
 
 function epochAfter(epoch: bigint, nowMs: number, isForgetful = false): bigint {
-  const now = BigInt(Math.floor(nowMs * 1000));
+  const now = microsOfClock(nowMs);
   const next = epoch + TURNS + (isForgetful && epoch > now ? FORGOTTEN : 0n);
   return now > next ? now : next;
 }

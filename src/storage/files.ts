@@ -1,5 +1,7 @@
 import type { types } from 'cassandra-driver';
 import type { FileVersion, Rejection, Row } from '../datasets/dataset.ts';
+import { microsOfClock } from '../datasets/time.ts';
+import { piecesOf } from '../pieces.ts';
 import type { Store } from './client.ts';
 import { tokensOf } from './token-ring.ts';
 
@@ -83,8 +85,7 @@ export async function readVersions(store: Store, ...names: readonly string[]): P
     for await (const row of store.rows(`${KNOWN_VERSIONS} WHERE name IN ?`, [some])) known.push(knownVersion(row));
     return known;
   }
-  const starts = Array.from({ length: Math.ceil(names.length / NAMES_PER_QUERY) }, (_, n) => n * NAMES_PER_QUERY);
-  return (await Promise.all(starts.map((start) => readSome(names.slice(start, start + NAMES_PER_QUERY))))).flat();
+  return (await Promise.all(piecesOf(names, NAMES_PER_QUERY).map(readSome))).flat();
 }
 
 /** The ledger, or one share of its token ring, a page in memory. */
@@ -104,12 +105,10 @@ export function ledgerRow(entry: LedgerEntry): Row {
   return { table: 'files', partition: entry.name, key: entry.version, columns: LEDGER_COLUMNS, values };
 }
 
-const micros = (ms: number) => BigInt(Math.floor(ms * 1_000));
-
 /** Writes over the row that a version had, also where Cassandra's clock was ahead when that was written. */
 export async function overwriteEntry(store: Store, entry: LedgerEntry, { writeTime }: KnownVersion): Promise<void> {
   // Of this machine's clock nothing may depend: it may have stood still.
-  const now = micros(await store.freshNow(true));
+  const now = microsOfClock(await store.freshNow(true));
   await store.insert({ table: 'files', values: { ...entry }, timestamp: writeTime < now ? now : writeTime + 1n });
 }
 
@@ -120,7 +119,7 @@ export async function overwriteEntry(store: Store, entry: LedgerEntry, { writeTi
  */
 export async function recordDeadLetter(store: Store, entry: LedgerEntry, before?: KnownVersion): Promise<boolean> {
   if (before === undefined) return store.insertIfNew(ledgerRow(entry));
-  if (before.writeTime >= micros(await store.freshNow(true))) {
+  if (before.writeTime >= microsOfClock(await store.freshNow(true))) {
     // A transaction would be of a time before it, and change nothing.
     await overwriteEntry(store, entry, before);
     return true;

@@ -1,6 +1,7 @@
 import { types } from 'cassandra-driver';
 import { fileOfLoad, loadOf, type Row } from '../datasets/dataset.ts';
 import { DAY_MS, hourOf, microsOf, monthOf } from '../datasets/time.ts';
+import { piecesOf } from '../pieces.ts';
 import type { Store } from './client.ts';
 import { isLoaded, readVersions, type FileState } from './files.ts';
 import type { Doubt, StoredDay } from './summaries.ts';
@@ -47,7 +48,8 @@ async function readRows(store: Store, rows: readonly Expected[]): Promise<(types
     if (group === undefined) groups.set(id, [row]);
     else group.push(row);
   }
-  async function readSome([first, ...others]: readonly Expected[]): Promise<void> {
+  async function readSome(some: readonly Expected[]): Promise<void> {
+    const [first] = some;
     if (first === undefined) return;
     const { table, values } = first;
     const [partition = [], clustering = []] = KEYS[table] ?? [];
@@ -55,15 +57,12 @@ async function readRows(store: Store, rows: readonly Expected[]): Promise<(types
     const parameters = partition.map((column) => values[column]);
     if (clustering.length > 0) {
       terms.push(`(${clustering.join(', ')}) IN ?`);
-      parameters.push([first, ...others].map((row) => new types.Tuple(...clustering.map((one) => row.values[one]))));
+      parameters.push(some.map((row) => new types.Tuple(...clustering.map((one) => row.values[one]))));
     }
     for await (const row of store.rows(`SELECT * FROM ${table} WHERE ${terms.join(' AND ')}`, parameters))
       found.set(idOf({ table, values: row }), row);
   }
-  const starts = (group: readonly Expected[]) => group.flatMap((_, at) => (at % ROWS_A_QUERY === 0 ? [at] : []));
-  await Promise.all(
-    [...groups.values()].flatMap((group) => starts(group).map((at) => readSome(group.slice(at, at + ROWS_A_QUERY)))),
-  );
+  await Promise.all([...groups.values()].flatMap((group) => piecesOf(group, ROWS_A_QUERY)).map(readSome));
   return rows.map((row) => found.get(idOf(row)));
 }
 
@@ -159,8 +158,8 @@ export async function strayFiles(store: Store, partition: StoredDay | ReportedMo
   for await (const row of store.rows(query, [partition.vehicleId, value]))
     hours.set(loadOf({ name: row['file_name'] ?? 'no file', version: row['file_version'] }), hourOf(Number(row[time])));
   const names = [...new Set([...hours.keys()].map((load) => fileOfLoad(load).name))];
-  for (let start = 0; start < names.length; start += AT_ONCE)
-    for (const known of await readVersions(store, ...names.slice(start, start + AT_ONCE)))
+  for (const some of piecesOf(names, AT_ONCE))
+    for (const known of await readVersions(store, ...some))
       if (isLoaded(known.state)) hours.delete(loadOf(known));
       else states.set(loadOf(known), known.state);
   return [...hours].map(([load, hour]) => {

@@ -146,7 +146,7 @@ describe.skipIf(CHROMIUM === undefined)('in a browser (Chromium)', () => {
     const ingest = createIngestWorker(workerNeeds);
     onTestFinished(() => ingest.close());
     await enqueueFiles(ingestQueue, [loaded], { backlog: false });
-    await expect.poll(() => ingestQueue.getCompletedCount(), { timeout: 10_000 }).toBe(1);
+    await expect.poll(() => ingestQueue.getCompletedCount()).toBe(1);
 
     await page.goto(`${board.url}/board/queue/ingest/${ingestJobId(loaded)}`);
     await page.getByText(name).first().waitFor();

@@ -62,7 +62,7 @@ async function allAreBack(keyspace: string): Promise<void> {
       queryOptions: { consistency: types.consistencies.all },
       keyspace,
     });
-    await eventually(() => client.execute('SELECT name FROM files LIMIT 1'), { withinMs: 60_000 });
+    await eventually(() => client.execute('SELECT name FROM files LIMIT 1'));
     await client.shutdown();
   }
 }
@@ -87,7 +87,7 @@ it.each(HOSTS)(
     const files = provider.written.length;
     await provider.hasWritten(files + 60);
     // Two nodes are enough to go on.
-    await space.loaded([`vehicles_events_${host}_${files + 40}.json`], { withinMs: 60_000 });
+    await space.loaded([`vehicles_events_${host}_${files + 40}.json`]);
     await cluster.start(host);
     await allAreBack(space.config.CASSANDRA_KEYSPACE);
     await provider.stop();

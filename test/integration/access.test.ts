@@ -120,7 +120,7 @@ async function startSafeCassandra() {
     return client;
   };
   // The superuser is made a moment after the start.
-  const admin = await eventually(connect, { withinMs: 60_000 });
+  const admin = await eventually(connect);
   afterAll(() => admin.shutdown());
   const run = async (...statements: readonly string[]) => {
     let result: types.ResultSet | undefined;
@@ -214,7 +214,7 @@ async function fileStates(): Promise<string[]> {
   return rows.map((row) => `${row['name']}: ${row['state']}`).sort();
 }
 
-describe('with the rights of the manual, and no others,', { timeout: 240_000 }, () => {
+describe('with the rights of the manual, and no others,', () => {
   it('migrate makes the tables, as the role that may', async () => {
     expect(redisRule).toContain('-@all');
     expect([migrateGrants.length, pipelineGrants.length]).toEqual([2, 3]);
@@ -232,8 +232,8 @@ describe('with the rights of the manual, and no others,', { timeout: 240_000 }, 
     for (const name of ['vehicles_events_broken_1.json', 'vehicles_events_broken_2.json']) await put(name, 'not JSON');
     const loaded = names.map((name) => `${name}: loaded`);
     const broken = [1, 2].map((n) => `vehicles_events_broken_${n}.json: dead_letter`);
-    await eventually(async () => expect(await fileStates()).toEqual([...loaded, ...broken]), { withinMs: 60_000 });
-    await eventually(async () => expect(await readdir(join(dataDir, 'archive'))).toEqual(names), { withinMs: 30_000 });
+    await eventually(async () => expect(await fileStates()).toEqual([...loaded, ...broken]));
+    await eventually(async () => expect(await readdir(join(dataDir, 'archive'))).toEqual(names));
     await eventually(async () => {
       const [sum] = await cassandra.run('SELECT sum(event_count) AS events FROM vehicle_data.daily_summary');
       expect(Number(sum?.['events'])).toBe(60);

@@ -247,8 +247,8 @@ describe('a job that is added through Bull Board', () => {
       if (status === 200) taken += 1;
     }
     expect(taken).toBeGreaterThanOrEqual(names.length);
-    await expect.poll(jobs, { timeout: 20_000 }).toBe(0);
-    await expect.poll(() => board.deadLetterQueue.getFailedCount(), { timeout: 20_000 }).toBe(taken);
+    await expect.poll(jobs).toBe(0);
+    await expect.poll(() => board.deadLetterQueue.getFailedCount()).toBe(taken);
     const failed = await board.deadLetterQueue.getFailed();
     for (const { data } of failed) {
       expect(data.reason).toMatch(

@@ -110,7 +110,7 @@ describe('the board without a password, on loopback', () => {
       const answer = await send(board, add, { method: 'POST', headers: { ...JSON_BODY, ...origins[index] }, body });
       expect(answer.status).toBe(200);
     }
-    await expect.poll(() => board.deadLetterQueue.getFailedCount(), { timeout: 10_000 }).toBe(paths.length);
+    await expect.poll(() => board.deadLetterQueue.getFailedCount()).toBe(paths.length);
     const failed = await board.deadLetterQueue.getFailed();
     const names = [0, 1, 2].map((n) => expect.stringMatching(new RegExp(`^by hand ${n} \\(job \\w+\\)$`)) as unknown);
     expect(failed.map(({ name }) => name).sort()).toEqual(names);
@@ -229,14 +229,14 @@ describe('the board without a password, on loopback', () => {
       expect(withoutRedis.page).toContain('Redis is <strong>away');
       expect(withoutRedis.page).toContain('Cassandra answers');
       board.redisWay.set('open');
-      await expect.poll(async () => (await send(board, '/readyz')).status, { timeout: 30_000 }).toBe(200);
+      await expect.poll(async () => (await send(board, '/readyz')).status).toBe(200);
 
       board.cassandraWay.set(how);
       const withoutCassandra = await all();
       expect(withoutCassandra.ready).toMatchObject({ status: 503, text: '{"redis":"ok","cassandra":"away"}' });
       expect(withoutCassandra.page).toContain('Cassandra is <strong>away');
       board.cassandraWay.set('open');
-      await expect.poll(async () => (await send(board, '/readyz')).status, { timeout: 30_000 }).toBe(200);
+      await expect.poll(async () => (await send(board, '/readyz')).status).toBe(200);
       expect((await send(board, '/')).text).toContain('Cassandra answers');
     },
   );

@@ -108,7 +108,7 @@ it('summaries that the watermark has passed are made again, also those of a run 
   await queue.resume();
   await eventually(async () => expect(await storedSummaries(space.read)).toEqual(all));
   expect((await space.queue('aggregation').getJob(run.id ?? ''))?.returnvalue).toMatchObject({ outcome: 'overtaken' });
-}, 120_000);
+});
 
 it.each([false, true])(
   'a file of which only the ledger’s row is left is loaded again, by a watcher that knows of no outage (copied again: %s)',
@@ -155,4 +155,4 @@ it('a load that is under way while Cassandra forgets, and ends long after, is in
   await doubt.compared(store.now());
   expect(isDoubtful(load.startedAt)).toBe(true);
   expect(isDoubtful(after)).toBe(false);
-}, 120_000);
+});

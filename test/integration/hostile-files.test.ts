@@ -375,4 +375,4 @@ it('files in a folder that may not be entered are dead letters, and one that may
   await eventually(async () => expect(await own.letters()).toHaveLength(1));
   await chmod(folder('listed'), 0o755);
   await eventually(async () => expect(await own.letters()).toEqual([]));
-}, 60_000);
+});

@@ -35,10 +35,7 @@ export function startProvider(space: Space, vehicleId: string) {
 
 /** Every record a row and in the summaries, no dead letter, nothing left in the queues. */
 export async function expectAllLoaded(space: Space, files: readonly ProvidedFile[]): Promise<void> {
-  await space.loaded(
-    files.map(({ name }) => name),
-    { withinMs: 60_000 },
-  );
+  await space.loaded(files.map(({ name }) => name));
   const records = files.flatMap((file) => file.records);
   // What a Cassandra that was killed may have forgotten is to be loaded once more.
   await eventually(async () => {

@@ -159,12 +159,12 @@ it('npm start loads files, and starts roles again that were killed; killed itsel
   expect(performance.now() - since).toBeLessThan(10_000);
   expect(await stillRunning(running)).toEqual([]);
   expect(await findLocalServices(folder)).toEqual({});
-}, 180_000);
+});
 
 it.each([
   { end: 'its terminal is closed', signals: ['SIGHUP'] },
   { end: 'npm passes on the Ctrl-C of its terminal', signals: ['SIGINT', 'SIGINT'] },
-] as const)('the stores end with `pipeline services` when $end', { timeout: 120_000 }, async ({ signals }) => {
+] as const)('the stores end with `pipeline services` when $end', async ({ signals }) => {
   const services = execa(process.execPath, ['bin/pipeline.js', 'services'], {
     ...{ cwd: ROOT, env: environment, reject: false, all: true },
   });
@@ -244,7 +244,7 @@ it('--version tells the version of the package', async () => {
   expect(JSON.parse(await readFile(join(ROOT, 'package.json'), 'utf8'))).toMatchObject({ version: stdout });
 });
 
-it('a store that dies while the rest starts ends it, and is what it names', { timeout: 120_000 }, async () => {
+it('a store that dies while the rest starts ends it, and is what it names', async () => {
   const started = npmStart();
   await vi.waitUntil(() => started.output.includes('processes start'), POLL).catch(() => expect.fail(started.output));
   const cassandra = await findServer(join(folder, 'cassandra'));
