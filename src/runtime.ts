@@ -18,6 +18,15 @@ export function isRedisAnswer(reason: string): boolean {
   return /^(ERR|OOM|READONLY|MISCONF|LOADING|BUSY|MASTERDOWN|CLUSTERDOWN|NOREPLICAS|TRYAGAIN|NOSCRIPT) /.test(reason);
 }
 
+/**
+ * Waits for so many ms, to be raced against an answer, and for a moment more: where this process stood still, the time is
+ * over before an answer that has come is read.
+ */
+export async function outwait<T>(ms: number, value: T): Promise<T> {
+  await sleep(ms, undefined, { ref: false });
+  return sleep(100, value, { ref: false });
+}
+
 /** What main hands to every command. A command that returns has ended well; one that throws has failed. */
 export interface Runtime {
   readonly config: Config;

@@ -1,8 +1,8 @@
 import { readFileSync } from 'node:fs';
-import { setTimeout as sleep } from 'node:timers/promises';
 import { Cluster, Redis } from 'ioredis';
 import type { Logger } from 'pino';
 import { UsageError, type Config } from '../config.ts';
+import { outwait } from '../runtime.ts';
 import { parseRedisUrl } from './redis-url.ts';
 
 const PREFLIGHT_MS = 5_000;
@@ -25,7 +25,8 @@ function openConnection(address: ReturnType<typeof parseRedisUrl>, caFile?: stri
     maxRetriesPerRequest: null,
     // To name the library takes a right that Redis 7.0 does not know.
     disableClientInfo: true,
-    connectTimeout: PREFLIGHT_MS,
+    // A little more, as the preflight has more to say.
+    connectTimeout: PREFLIGHT_MS + 1_000,
     socketTimeout: NO_ANSWER_MS,
     retryStrategy,
     username,
@@ -119,9 +120,7 @@ export async function connectQueues(config: Config, log: Logger, mayEvict = fals
   };
   let infos: readonly string[];
   try {
-    // Where this process stood still, the time is over before the answer that has come is read.
-    const late = sleep(PREFLIGHT_MS, undefined, { ref: false }).then(() => sleep(100, undefined, { ref: false }));
-    const inspected = await Promise.race([inspect(), late]);
+    const inspected = await Promise.race([inspect(), outwait(PREFLIGHT_MS, undefined)]);
     if (inspected === undefined) throw new Error(`no answer in five seconds${target.isTls ? ', by TLS' : ''}`);
     infos = inspected.infos;
     if (inspected.missing !== '') throw new Error(`NOPERM: ${inspected.missing}`);

@@ -196,7 +196,7 @@ export const faults: readonly Fault[] = [
 async function signalAtStep({ rig }: Scene, step: string, when: 'before' | 'after', signal: NodeJS.Signals, nth = 1) {
   await rig.tell('fired.json');
   await rig.tell('armed.json', JSON.stringify({ step, when, nth, signal }));
-  const until = Date.now() + 8_000;
+  const until = Date.now() + 30_000;
   while (Date.now() < until) {
     const fired = await rig.told('fired.json');
     if (fired.endsWith('}')) return firedSchema.parse(JSON.parse(fired));

@@ -1,4 +1,5 @@
-import { mkdir, open, rename, stat, unlink, writeFile } from 'node:fs/promises';
+import type { BigIntStats } from 'node:fs';
+import { mkdir, open, rename, rm, stat, writeFile } from 'node:fs/promises';
 import { dirname, join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { gzipSync } from 'node:zlib';
@@ -116,8 +117,14 @@ export function createProvider(folder: string) {
   const files: Provided = new Map();
   let round = 0;
 
-  async function remember(name: string, content: Content, expected: ProvidedFile['expected'], reason = NEVER) {
-    const { size, mtimeNs } = await stat(join(folder, name), { bigint: true });
+  /** To be told what the file is before the pipeline can take it away. */
+  function remember(
+    name: string,
+    { size, mtimeNs }: BigIntStats,
+    content: Content,
+    expected: ProvidedFile['expected'],
+    reason = NEVER,
+  ) {
     const version = `${size}-${mtimeNs}`;
     const file = { ...content, name, version, size: Number(size), mtimeNs: String(mtimeNs), round, expected, reason };
     files.set(keyOf(file), file);
@@ -128,8 +135,9 @@ export function createProvider(folder: string) {
     const path = join(folder, name);
     await mkdir(dirname(path), { recursive: true });
     await writeFile(`${path}.tmp`, content.bytes);
+    const stats = await stat(`${path}.tmp`, { bigint: true });
     await rename(`${path}.tmp`, path);
-    await remember(name, content, expected, reason);
+    remember(name, stats, content, expected, reason);
   }
 
   async function putSlowly(random: Random, name: string, content: Content) {
@@ -139,8 +147,9 @@ export function createProvider(folder: string) {
       await handle.write(content.bytes.subarray(start, start + step));
       await sleep(random.int(20, 300));
     }
+    const stats = await handle.stat({ bigint: true });
     await handle.close();
-    await remember(name, content, 'loaded');
+    remember(name, stats, content, 'loaded');
   }
 
   /** What the provider may do, with how often. Each gets the base of a name that nobody else has. */
@@ -207,7 +216,7 @@ export function createProvider(folder: string) {
       deed: async (random, base) => {
         await put(`${base}.json`, eventContent(random, base), 'removed');
         await sleep(random.int(0, 60));
-        await unlink(join(folder, `${base}.json`));
+        await rm(join(folder, `${base}.json`), { force: true });
       },
     },
     {

@@ -8,9 +8,9 @@ import { policies, types } from 'cassandra-driver';
 import { execa } from 'execa';
 import { Redis } from 'ioredis';
 import { findCassandraJars, startCassandra } from '../../src/local/cassandra.ts';
-import { freePort } from '../../src/local/ports.ts';
 import { findRedisBinary, startRedis } from '../../src/local/redis.ts';
 import { createClient } from '../../src/storage/driver.ts';
+import { quietPort } from '../ports.ts';
 import { startProxy } from './proxy.ts';
 
 const ROOT = resolve(import.meta.dirname, '../..');
@@ -113,7 +113,7 @@ export async function startRig(folder: string) {
   await Promise.all([control, data].map((path) => mkdir(path, { recursive: true })));
   const binary = await findRedisBinary(LIBRARIES);
   const jars = await findCassandraJars(LIBRARIES);
-  const [redisPort, cassandraPort] = [await freePort(0), await freePort(0)];
+  const [redisPort, cassandraPort] = [await quietPort(), await quietPort()];
   const startOwnRedis = () => startRedis({ binary, directory: join(folder, 'redis'), port: redisPort });
   const startOwnCassandra = () =>
     startCassandra({
@@ -143,7 +143,7 @@ export async function startRig(folder: string) {
     CASSANDRA_CONTACT_POINTS: '127.0.0.1',
     CASSANDRA_PORT: String(proxies.cassandra.port),
     CASSANDRA_KEYSPACE: KEYSPACE,
-    BOARD_PORT: String(await freePort(0)),
+    BOARD_PORT: String(await quietPort()),
     TORTURE_CONTROL: control,
   };
   await execa(process.execPath, [PROGRAM, 'migrate'], { cwd: folder, env: environment });

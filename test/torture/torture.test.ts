@@ -12,7 +12,7 @@ it('loses nothing and gets nothing wrong while processes, stores and connections
   const { all, exitCode } = await execa(process.execPath, ['--import', 'tsx', MAIN, ...SHORT], {
     all: true,
     reject: false,
-    timeout: 590_000,
+    timeout: 1_700_000,
   });
   console.log(all);
   expect(exitCode, all).toBe(0);
@@ -21,4 +21,4 @@ it('loses nothing and gets nothing wrong while processes, stores and connections
   expect(figures.rounds).toBeGreaterThanOrEqual(2);
   expect(figures.faults).toBeGreaterThanOrEqual(4);
   expect(figures.recoveries).toHaveProperty('killed between two steps');
-}, 600_000);
+}, 1_800_000);
