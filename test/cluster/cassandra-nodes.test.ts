@@ -4,9 +4,9 @@ import { join, resolve } from 'node:path';
 import { Client, policies, types } from 'cassandra-driver';
 import { afterAll, expect, inject, it } from 'vitest';
 import { findCassandraJars, startCassandra } from '../../src/local/cassandra.ts';
-import { freePort } from '../../src/local/ports.ts';
 import { eventually, openSpace } from '../integration/pipeline.ts';
 import { expectAllLoaded, startProvider, type ProvidedFile } from '../integration/provider.ts';
+import { quietPort } from '../ports.ts';
 
 const LIB = resolve(import.meta.dirname, '../../.local/lib');
 const HOSTS = ['127.0.0.11', '127.0.0.12', '127.0.0.13'];
@@ -16,7 +16,7 @@ const [SEED = ''] = HOSTS;
 async function startCluster() {
   const folder = await mkdtemp(join(tmpdir(), 'nodes-'));
   const jars = await findCassandraJars(LIB);
-  const [port, storagePort] = [await freePort(0, SEED), await freePort(0, SEED)];
+  const [port, storagePort] = [await quietPort(SEED), await quietPort(SEED)];
   const nodes = new Map<string, Awaited<ReturnType<typeof startCassandra>>>();
   const end = async () => {
     await Promise.all([...nodes.values()].map((node) => node.kill()));

@@ -4,20 +4,20 @@ import { join, resolve } from 'node:path';
 import { Cluster, Redis } from 'ioredis';
 import { afterAll, expect, inject, it } from 'vitest';
 import { openAll } from '../../src/commands/connect.ts';
-import { freePort } from '../../src/local/ports.ts';
 import { findRedisBinary, startRedis } from '../../src/local/redis.ts';
 import { createLetterRestorer } from '../../src/producers/letters.ts';
 import { eventually, openSpace } from '../integration/pipeline.ts';
 import { expectAllLoaded, startProvider } from '../integration/provider.ts';
+import { quietPort } from '../ports.ts';
 
 const LIB = resolve(import.meta.dirname, '../../.local/lib');
 const SLOTS = 16_384;
 const MASTERS = 3;
 
-/** A port whose cluster bus, 10,000 above it, is in range. */
+/** A port whose cluster bus, 10,000 above it, is below those of connections, too. */
 async function nodePort(): Promise<number> {
-  const port = await freePort(20_000 + Math.floor(Math.random() * 20_000));
-  return port + 10_000 < 65_536 ? port : nodePort();
+  const port = await quietPort();
+  return port + 10_000 < 32_768 ? port : nodePort();
 }
 
 /** Three masters that share the slots. */

@@ -3,12 +3,12 @@ import { tmpdir } from 'node:os';
 import { join, resolve } from 'node:path';
 import { Redis } from 'ioredis';
 import { afterAll, expect, inject, it } from 'vitest';
-import { freePort } from '../../src/local/ports.ts';
 import { findRedisBinary, startRedis } from '../../src/local/redis.ts';
 import { startServer } from '../../src/local/server.ts';
 import { eventually, openSpace } from '../integration/pipeline.ts';
 import { expectAllLoaded, startProvider, type ProvidedFile } from '../integration/provider.ts';
 import { events } from '../integration/records.ts';
+import { quietPort } from '../ports.ts';
 
 const LIB = resolve(import.meta.dirname, '../../.local/lib');
 const PRIMARY = 'main';
@@ -19,7 +19,7 @@ interface Server {
   kill(): Promise<void>;
 }
 
-/** One primary, two replicas, three sentinels that agree after a second that it is gone. */
+/** One primary, two replicas, three sentinels that agree after three seconds that it is gone. */
 async function startSentinels() {
   const folder = await mkdtemp(join(tmpdir(), 'failover-'));
   const binary = await findRedisBinary(LIB);
@@ -46,7 +46,7 @@ bind 127.0.0.1
 dir ${directory}
 set-proc-title no
 sentinel monitor ${PRIMARY} 127.0.0.1 ${watched} 2
-sentinel down-after-milliseconds ${PRIMARY} 1000
+sentinel down-after-milliseconds ${PRIMARY} 3000
 sentinel failover-timeout ${PRIMARY} 6000
 `,
     );
@@ -54,12 +54,12 @@ sentinel failover-timeout ${PRIMARY} 6000
     servers.set(port, await startServer('Redis Sentinel', command, '+monitor master', { directory, port }));
   }
 
-  const first = await startNode(await freePort(0));
+  const first = await startNode(await quietPort());
   for (let replicas = 0; replicas < 2; replicas += 1)
-    await startNode(await freePort(0), ['--replicaof', '127.0.0.1', String(first)]);
+    await startNode(await quietPort(), ['--replicaof', '127.0.0.1', String(first)]);
   const sentinels: { host: string; port: number }[] = [];
   while (sentinels.length < 3) {
-    const port = await freePort(0);
+    const port = await quietPort();
     await startSentinel(port, first);
     sentinels.push({ host: '127.0.0.1', port });
   }

@@ -10,7 +10,7 @@ import { freePort } from '../../src/local/ports.ts';
 import { findRedisBinary, startRedis } from '../../src/local/redis.ts';
 import { openQueues } from '../../src/queues/open.ts';
 import { migrate } from '../../src/storage/migrations.ts';
-import { openSpace } from './pipeline.ts';
+import { eventually, openSpace } from './pipeline.ts';
 
 const ROOT = resolve(import.meta.dirname, '../..');
 
@@ -64,11 +64,14 @@ async function keyspaceWith(copies: number): Promise<Partial<Config>> {
 
 describe('pipeline doctor', () => {
   it('finds the stores of the tests fit, and says what it found of each', async () => {
-    const { lines, failure } = await lookedAt();
-    expect(failure).toBe('');
-    expect(lines.filter(({ state, check }) => state !== 'ok' && !/^(Node|Replication|Free disk)$/.test(check))).toEqual(
-      [],
-    );
+    // Where this process stands still meanwhile, a clock looks wrong.
+    const lines = await eventually(async () => {
+      const looked = await lookedAt();
+      expect(looked.failure).toBe('');
+      const isWrong = ({ state, check }: Line) => state !== 'ok' && !/^(Node|Replication|Free disk)$/.test(check);
+      expect(looked.lines.filter(isWrong)).toEqual([]);
+      return looked.lines;
+    });
     const isSupported = !process.version.startsWith('v20.');
     expect(lines[0]).toMatchObject({ found: process.versions.node, state: isSupported ? 'ok' : 'warn' });
     expect(lines.map(({ check }) => check)).toEqual([

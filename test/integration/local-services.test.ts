@@ -6,7 +6,7 @@ import { join, resolve } from 'node:path';
 import { Client } from 'cassandra-driver';
 import { execa } from 'execa';
 import { Redis } from 'ioredis';
-import { afterEach, beforeEach, describe, expect, it, onTestFinished, vi } from 'vitest';
+import { beforeEach, describe, expect, it, onTestFinished, vi } from 'vitest';
 import { parseConfig } from '../../src/config.ts';
 import { findCassandraJars, startCassandra } from '../../src/local/cassandra.ts';
 import { fetchLibraries } from '../../src/local/maven.ts';
@@ -24,9 +24,9 @@ const LIB = resolve(import.meta.dirname, '../../.local/lib');
 let folder: string;
 beforeEach(async () => {
   folder = await mkdtemp(join(tmpdir(), 'local-services-'));
-});
-afterEach(async () => {
-  await rm(folder, { recursive: true, force: true, maxRetries: 10 });
+  const made = folder;
+  // After what else a test leaves to this: what is registered first is done last.
+  onTestFinished(() => rm(made, { recursive: true, force: true, maxRetries: 10 }));
 });
 
 /** A dead process whose new parent has not taken notice yet (state Z) does not count. */

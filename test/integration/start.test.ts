@@ -6,7 +6,7 @@ import { join, resolve } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { Client } from 'cassandra-driver';
 import { execa } from 'execa';
-import { afterEach, beforeEach, expect, inject, it, onTestFinished, vi } from 'vitest';
+import { beforeEach, expect, inject, it, onTestFinished, vi } from 'vitest';
 import { freePort } from '../../src/local/ports.ts';
 import { findLocalServices, findServer } from '../../src/local/find.ts';
 import { quietPort } from '../ports.ts';
@@ -19,6 +19,9 @@ let environment: Record<string, string>;
 
 beforeEach(async () => {
   folder = await mkdtemp(join(tmpdir(), 'start-'));
+  const made = folder;
+  // After what else a test leaves to this: what is registered first is done last.
+  onTestFinished(() => rm(made, { recursive: true, force: true, maxRetries: 10 }));
   await symlink(join(ROOT, '.local/lib'), join(folder, 'lib'));
   const boardPort = String(await quietPort());
   environment = {
@@ -33,9 +36,6 @@ beforeEach(async () => {
     BOARD_PORT: boardPort,
     PROCESSORS: '2',
   };
-});
-afterEach(async () => {
-  await rm(folder, { recursive: true, force: true, maxRetries: 10 });
 });
 
 /**
