@@ -2,25 +2,34 @@ import { mkdtemp, rm } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join, resolve } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
+import { execa } from 'execa';
 import { afterAll, expect, inject, it } from 'vitest';
 import { openStore } from '../../src/commands/connect.ts';
 import { findCassandraJars, startCassandra } from '../../src/local/cassandra.ts';
+import { STORES } from '../../src/local/maven.ts';
 import { freePort } from '../../src/local/ports.ts';
 import { createLedgerDoubt } from '../../src/producers/ledger-doubt.ts';
 import { eventually, openSpace, type Space } from './pipeline.ts';
 import { storedSummaries, summariesOf } from './recomputation.ts';
 import { events } from './records.ts';
 
-const FLUSHED_WITHIN_MS = 100;
+/** A port that nobody is given while its server is away: the system hands out those from 32,768 on. */
+const keptPort = () => freePort(10_000 + Math.floor(Math.random() * 20_000));
 
-/** A Cassandra that forgets, when it is killed, all but the tables that it has flushed. */
+/** A Cassandra that forgets, when it is killed, all but what it was told to flush. */
 async function forgetfulCassandra() {
   const directory = await mkdtemp(join(tmpdir(), 'forgetful-'));
+  const [jars, port, toolPort] = await Promise.all([
+    findCassandraJars(resolve(import.meta.dirname, '../../.local/lib')),
+    keptPort(),
+    keptPort(),
+  ]);
   const options = {
-    jars: await findCassandraJars(resolve(import.meta.dirname, '../../.local/lib')),
+    jars,
     directory,
-    port: await freePort(0),
+    port,
     heapMb: 512,
+    flags: [`-Dcassandra.jmx.local.port=${toolPort}`],
     // Compressed, the commit log is in memory until it is synced.
     settings: {
       auto_snapshot: false,
@@ -33,10 +42,13 @@ async function forgetfulCassandra() {
     await cassandra.kill();
     await rm(directory, { recursive: true, maxRetries: 10 });
   });
+  // It notes in the home folder what it was asked for.
+  const jvm = [`@${STORES}/jvm.options`, `-Duser.home=${directory}`, '-cp', `${STORES}:${jars}/*`];
+  const tool = ['org.apache.cassandra.tools.NodeTool', '-p', String(toolPort)];
   return {
-    port: options.port,
-    killAndRestart: async () => {
-      await sleep(5 * FLUSHED_WITHIN_MS);
+    port,
+    flushKillAndRestart: async (keyspace: string, tables: readonly string[]) => {
+      await execa('java', [...jvm, ...tool, 'flush', keyspace, ...tables]);
       await cassandra.kill();
       cassandra = await startCassandra(options);
     },
@@ -45,22 +57,18 @@ async function forgetfulCassandra() {
 
 const cassandra = await forgetfulCassandra();
 
-async function openForgetfulSpace(forgotten: readonly string[]): Promise<Space> {
+async function openForgetfulSpace(): Promise<Space> {
   const stores = { redisUrl: inject('redisUrl'), cassandraPort: cassandra.port };
   // Nothing is on disk for sure, as long as the test takes.
-  const space = await openSpace({ DURABLE_SECONDS: 3_600 }, stores);
-  const tables = await space.read(
-    `SELECT table_name FROM system_schema.tables WHERE keyspace_name = '${space.config.CASSANDRA_KEYSPACE}'`,
-  );
-  for (const { table_name: table } of tables)
-    if (!forgotten.includes(String(table)))
-      await space.read(`ALTER TABLE ${String(table)} WITH memtable_flush_period_in_ms = ${FLUSHED_WITHIN_MS}`);
-  return space;
+  return openSpace({ DURABLE_SECONDS: 3_600 }, stores);
 }
 
-/** Once its own client has found the new Cassandra. */
-async function killAndRestart(space: Space): Promise<void> {
-  await cassandra.killAndRestart();
+/** Resolves once its own client has found the new Cassandra. */
+async function killAndRestart(space: Space, forgotten: readonly string[]): Promise<void> {
+  const keyspace = space.config.CASSANDRA_KEYSPACE;
+  const tables = await space.read('SELECT table_name FROM system_schema.tables WHERE keyspace_name = ?', [keyspace]);
+  const kept = tables.map((row) => String(row['table_name'])).filter((table) => !forgotten.includes(table));
+  await cassandra.flushKillAndRestart(keyspace, kept);
   await eventually(() => Promise.all(Array.from({ length: 20 }, () => space.ledger())));
 }
 
@@ -68,7 +76,7 @@ const SUMMARIES = ['hourly_summary', 'daily_summary', 'daily_summary_by_day'];
 const nothing = { hourly: {}, daily: {}, dailyByDay: {} };
 
 it('summaries that the watermark has passed are made again, also those of a run that was cut into slices', async () => {
-  const space = await openForgetfulSpace(SUMMARIES);
+  const space = await openForgetfulSpace();
   const watcher = space.startWatcher();
   let processor = space.startProcessor();
   const [first, second] = [events(20, { vehicle_id: 'first' }), events(20, { vehicle_id: 'second' })];
@@ -80,7 +88,7 @@ it('summaries that the watermark has passed are made again, also those of a run 
   await processor.stop();
   const watermark = async () => (await space.read('SELECT watermark FROM aggregation_state'))[0]?.['watermark'];
   const before = String(await watermark());
-  await killAndRestart(space);
+  await killAndRestart(space, SUMMARIES);
   await eventually(async () => expect(await storedSummaries(space.read)).toEqual(nothing));
   await eventually(async () => expect(await watermark()).toBe(before));
 
@@ -102,7 +110,7 @@ it('summaries that the watermark has passed are made again, also those of a run 
   const all = summariesOf([...first, ...second]);
   expect(await storedSummaries(space.read)).toEqual(all);
   await processor.stop();
-  await killAndRestart(space);
+  await killAndRestart(space, SUMMARIES);
   await eventually(async () => expect(await storedSummaries(space.read)).not.toEqual(all));
   space.startProcessor();
   await queue.resume();
@@ -113,7 +121,7 @@ it('summaries that the watermark has passed are made again, also those of a run 
 it.each([false, true])(
   'a file of which only the ledger’s row is left is loaded again, by a watcher that knows of no outage (copied again: %s)',
   async (isCopiedAgain) => {
-    const space = await openForgetfulSpace(['vehicle_events']);
+    const space = await openForgetfulSpace();
     const records = events(20, { vehicle_id: 'forgotten' });
     const [watcher, processor] = [space.startWatcher(), space.startProcessor()];
     await space.put('vehicles_events_1.json', records);
@@ -124,7 +132,7 @@ it.each([false, true])(
     await watcher.stop();
     await processor.stop();
     if (isCopiedAgain) await space.put('vehicles_events_1.json', records);
-    await killAndRestart(space);
+    await killAndRestart(space, ['vehicle_events']);
     await eventually(async () => {
       expect((await space.ledger()).map(({ state }) => state).sort()).toEqual(['loaded', 'unchanged']);
       expect(await space.count('vehicle_events')).toBe(0);
@@ -135,11 +143,10 @@ it.each([false, true])(
     await eventually(async () => expect(await space.count('vehicle_events')).toBe(20));
     await eventually(async () => expect(await storedSummaries(space.read)).toEqual(summariesOf(records)));
   },
-  120_000,
 );
 
 it('a load that is under way while Cassandra forgets, and ends long after, is in doubt', async () => {
-  const space = await openForgetfulSpace([]);
+  const space = await openForgetfulSpace();
   const store = await openStore(space.runtime());
   const doubt = createLedgerDoubt(store, 100);
   await doubt.look();
@@ -148,7 +155,7 @@ it('a load that is under way while Cassandra forgets, and ends long after, is in
   const isDoubtful = (startedAt: number) =>
     doubt.isDoubtful({ ...load, startedAt, finishedAt: 0, writeTime: BigInt(Math.round(store.now() * 1_000)) });
   expect(isDoubtful(load.startedAt)).toBe(false);
-  await killAndRestart(space);
+  await killAndRestart(space, []);
   await eventually(async () => expect(await doubt.look()).toBe(true));
   const after = store.now();
   await sleep(200);
