@@ -312,6 +312,8 @@ it('while a node is down, where the watermark was before is remembered, as that 
 
 it('an aggregation whose state Cassandra has lost makes every summary anew, and files are loaded meanwhile', async () => {
   const own = await openSpace({ AGGREGATION_EVERY_SECONDS: 3_600 });
+  // No run comes before, which would make a part of them.
+  await own.queue('aggregation').pause();
   const watcher = own.startWatcher();
   const processor = own.startProcessor();
   const records = events(20, { vehicle_id: 'lost-state' });
@@ -321,8 +323,11 @@ it('an aggregation whose state Cassandra has lost makes every summary anew, and 
   await own.read('TRUNCATE change_log');
   await own.put('vehicles_events_2.json', records.slice(10));
   await own.loaded(['vehicles_events_2.json']);
-  await own.aggregated();
-  expect(await storedSummaries(own.read)).toEqual(summariesOf(records));
+  await own.queue('aggregation').resume();
+  await eventually(async () => {
+    await run(own);
+    expect(await storedSummaries(own.read)).toEqual(summariesOf(records));
+  });
   await Promise.all([watcher.stop(), processor.stop()]);
 });
 
@@ -475,13 +480,14 @@ describe('a window of more changes than one job takes', async () => {
     await eventually(() =>
       expect(Date.now()).toBeGreaterThan((file?.finishedAt ?? 0) + 1_000 * own.config.SETTLE_SECONDS),
     );
-    await own.queue('aggregation').resume();
-
     for (const workerName of ['left', 'right']) {
       const runtime = own.runtime();
       const workers = createAggregationWorkers({ ...(await openForWork(runtime)), workerName });
       runtime.shutdown.defer('workers', () => Promise.all(workers.map((worker) => worker.close())));
+      await Promise.all(workers.map((worker) => worker.waitUntilReady()));
     }
+    // Both are there to take slices.
+    await own.queue('aggregation').resume();
     const large = await eventually(async () => {
       const [found] = await own.read('SELECT * FROM aggregation_runs WHERE slices = 8 ALLOW FILTERING');
       expect(found).toBeDefined();
@@ -704,6 +710,9 @@ it('where days cannot be written no further ones are begun, and the next run mak
   const watcher = own.startWatcher();
   await own.loaded(['vehicles_events_1.json']);
   await watcher.stop();
+  // No run comes but those below.
+  await needs.aggregationQueue.removeJobScheduler('aggregation');
+  await needs.aggregationQueue.drain(true);
 
   let written = 0;
   const insert: Store['insert'] = async (row) => {
