@@ -5,6 +5,7 @@ import { findCassandraJars, startCassandra } from '../src/local/cassandra.ts';
 import { freePort } from '../src/local/ports.ts';
 import { findRedisBinary, startRedis } from '../src/local/redis.ts';
 import { findServer } from '../src/local/find.ts';
+import { PATIENT } from './stores.ts';
 
 declare module 'vitest' {
   interface ProvidedContext {
@@ -14,16 +15,6 @@ declare module 'vitest' {
     cassandraDatacenter: string;
   }
 }
-
-/** Of Cassandra: on a machine that stands still for a while, a question is to be answered late, and not refused. */
-const TIMEOUTS = {
-  read_request_timeout: '60s',
-  range_request_timeout: '60s',
-  write_request_timeout: '60s',
-  cas_contention_timeout: '60s',
-  truncate_request_timeout: '60s',
-  request_timeout: '60s',
-};
 
 const LOCAL = resolve(import.meta.dirname, '../.local');
 
@@ -65,7 +56,7 @@ export default async function setup(project: TestProject): Promise<() => Promise
       // flushed at every change, twelve tables take 0.2 s rather than 0.8 s, dropping them 0.3 s rather than 0.4 s.
       auto_snapshot: false,
       commitlog_sync_period: '10s',
-      ...TIMEOUTS,
+      ...PATIENT,
     },
     flags: ['-Dcassandra.unsafesystem=true'],
   }).catch(async (error: unknown) => {

@@ -6,7 +6,7 @@ import { afterAll, expect, inject, it } from 'vitest';
 import { findCassandraJars, startCassandra } from '../../src/local/cassandra.ts';
 import { eventually, openSpace } from '../integration/pipeline.ts';
 import { expectAllLoaded, startProvider, type ProvidedFile } from '../integration/provider.ts';
-import { quietPort } from '../ports.ts';
+import { quietPort } from '../stores.ts';
 
 const LIB = resolve(import.meta.dirname, '../../.local/lib');
 const HOSTS = ['127.0.0.11', '127.0.0.12', '127.0.0.13'];

@@ -8,7 +8,7 @@ import { findRedisBinary, startRedis } from '../../src/local/redis.ts';
 import { createLetterRestorer } from '../../src/producers/letters.ts';
 import { eventually, openSpace } from '../integration/pipeline.ts';
 import { expectAllLoaded, startProvider } from '../integration/provider.ts';
-import { quietPort } from '../ports.ts';
+import { quietPort } from '../stores.ts';
 
 const LIB = resolve(import.meta.dirname, '../../.local/lib');
 const SLOTS = 16_384;

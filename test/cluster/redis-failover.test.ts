@@ -8,7 +8,7 @@ import { startServer } from '../../src/local/server.ts';
 import { eventually, openSpace } from '../integration/pipeline.ts';
 import { expectAllLoaded, startProvider, type ProvidedFile } from '../integration/provider.ts';
 import { events } from '../integration/records.ts';
-import { quietPort } from '../ports.ts';
+import { quietPort } from '../stores.ts';
 
 const LIB = resolve(import.meta.dirname, '../../.local/lib');
 const PRIMARY = 'main';

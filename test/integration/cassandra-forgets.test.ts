@@ -7,22 +7,19 @@ import { afterAll, expect, inject, it } from 'vitest';
 import { openStore } from '../../src/commands/connect.ts';
 import { findCassandraJars, startCassandra } from '../../src/local/cassandra.ts';
 import { STORES } from '../../src/local/maven.ts';
-import { freePort } from '../../src/local/ports.ts';
 import { createLedgerDoubt } from '../../src/producers/ledger-doubt.ts';
+import { PATIENT, quietPort } from '../stores.ts';
 import { eventually, openSpace, type Space } from './pipeline.ts';
 import { storedSummaries, summariesOf } from './recomputation.ts';
 import { events } from './records.ts';
-
-/** A port that nobody is given while its server is away: the system hands out those from 32,768 on. */
-const keptPort = () => freePort(10_000 + Math.floor(Math.random() * 20_000));
 
 /** A Cassandra that forgets, when it is killed, all but what it was told to flush. */
 async function forgetfulCassandra() {
   const directory = await mkdtemp(join(tmpdir(), 'forgetful-'));
   const [jars, port, toolPort] = await Promise.all([
     findCassandraJars(resolve(import.meta.dirname, '../../.local/lib')),
-    keptPort(),
-    keptPort(),
+    quietPort(),
+    quietPort(),
   ]);
   const options = {
     jars,
@@ -32,6 +29,7 @@ async function forgetfulCassandra() {
     flags: [`-Dcassandra.jmx.local.port=${toolPort}`],
     // Compressed, the commit log is in memory until it is synced.
     settings: {
+      ...PATIENT,
       auto_snapshot: false,
       commitlog_sync_period: '1h',
       commitlog_compression: [{ class_name: 'LZ4Compressor' }],

@@ -17,7 +17,7 @@ import type { LocalServer } from '../../src/local/server.ts';
 import { startLocalServices } from '../../src/local/services.ts';
 import { createLog } from '../../src/log.ts';
 import { createShutdown } from '../../src/runtime.ts';
-import { quietPort } from '../ports.ts';
+import { quietPort } from '../stores.ts';
 
 const LIB = resolve(import.meta.dirname, '../../.local/lib');
 

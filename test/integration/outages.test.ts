@@ -7,9 +7,9 @@ import { Redis } from 'ioredis';
 import { afterAll, describe, expect, inject, it } from 'vitest';
 import { discardFailed } from '../../src/commands/failed.ts';
 import { findCassandraJars, startCassandra } from '../../src/local/cassandra.ts';
-import { freePort } from '../../src/local/ports.ts';
 import { findRedisBinary, startRedis } from '../../src/local/redis.ts';
 import { startProxy, type Proxy } from '../torture/proxy.ts';
+import { PATIENT, quietPort } from '../stores.ts';
 import { eventually, openSpace, type Role, type Space } from './pipeline.ts';
 import { expectAllLoaded, startProvider, type ProvidedFile } from './provider.ts';
 import { idOf, storedSummaries, summariesOf } from './recomputation.ts';
@@ -18,17 +18,14 @@ import { events, status } from './records.ts';
 const LIB = resolve(import.meta.dirname, '../../.local/lib');
 const BROKEN = '[{"vehicle_id": ';
 
-/** A port that nobody is given while its server is away: the system hands out those from 32,768 on. */
-const keptPort = () => freePort(10_000 + Math.floor(Math.random() * 20_000));
-
 /** Stores of this file's own, that are killed and started again on the same data. */
 async function ownStores() {
   const folder = await mkdtemp(join(tmpdir(), 'outages-'));
   const [binary, jars, redisPort, cassandraPort] = await Promise.all([
     findRedisBinary(LIB),
     findCassandraJars(LIB),
-    keptPort(),
-    keptPort(),
+    quietPort(),
+    quietPort(),
   ]);
   const startOwnRedis = () => startRedis({ binary, directory: join(folder, 'redis'), port: redisPort });
   const startOwnCassandra = () =>
@@ -38,7 +35,7 @@ async function ownStores() {
       port: cassandraPort,
       heapMb: 512,
       // There is no room for what a table with `cdc = true` logs: each write to one fails.
-      settings: { auto_snapshot: false, cdc_enabled: true, cdc_total_space: '1MiB' },
+      settings: { ...PATIENT, auto_snapshot: false, cdc_enabled: true, cdc_total_space: '1MiB' },
     });
   let [redis, cassandra] = await Promise.all([startOwnRedis(), startOwnCassandra()]);
   afterAll(async () => {

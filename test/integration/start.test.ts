@@ -9,7 +9,7 @@ import { execa } from 'execa';
 import { beforeEach, expect, inject, it, onTestFinished, vi } from 'vitest';
 import { freePort } from '../../src/local/ports.ts';
 import { findLocalServices, findServer } from '../../src/local/find.ts';
-import { quietPort } from '../ports.ts';
+import { quietPort } from '../stores.ts';
 
 const ROOT = resolve(import.meta.dirname, '../..');
 const POLL = { timeout: 240_000, interval: 200 };

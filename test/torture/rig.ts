@@ -10,7 +10,7 @@ import { Redis } from 'ioredis';
 import { findCassandraJars, startCassandra } from '../../src/local/cassandra.ts';
 import { findRedisBinary, startRedis } from '../../src/local/redis.ts';
 import { createClient } from '../../src/storage/driver.ts';
-import { quietPort } from '../ports.ts';
+import { quietPort } from '../stores.ts';
 import { startProxy } from './proxy.ts';
 
 const ROOT = resolve(import.meta.dirname, '../..');
