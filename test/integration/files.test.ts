@@ -27,14 +27,24 @@ async function eventIds(space: Space, vehicleId: string, day = '2026-11-20'): Pr
 
 const idsOf = (records: readonly object[]) => records.map(idOf).sort();
 
-/** Writes under the final name, piece by piece. */
-async function writeSlowly(path: string, pieces: readonly string[], pauseMs: number): Promise<void> {
-  const file = await open(path, 'w');
+/**
+ * Writes under the final name, piece by piece.
+ *
+ * @returns for how many ms it may have lain there without each piece
+ */
+async function writeSlowly(path: string, pieces: readonly string[], pauseMs: number): Promise<number[]> {
+  const lainMs: number[] = [];
+  let since = performance.now();
+  const file = await open(path, 'a');
   for (const piece of pieces) {
+    const began = performance.now();
     await file.write(piece);
+    lainMs.push(performance.now() - since);
+    since = began;
     await sleep(pauseMs);
   }
   await file.close();
+  return lainMs;
 }
 
 function cut(text: string, pieces: number): string[] {
@@ -165,7 +175,8 @@ describe('a file that cannot be loaded is a dead letter with its reason, and sto
     expect(await space.count('vehicle_events')).toBe(bad.length * 3);
     expect(await space.count('rejected_records')).toBe(0);
     expect(await space.count('files')).toBe(bad.length * 2);
-    expect(await space.queue('ingest').getFailedCount()).toBe(0);
+    // A failed job goes after its letter has come.
+    await eventually(async () => expect(await space.queue('ingest').getFailedCount()).toBe(0));
   });
 });
 
@@ -298,21 +309,27 @@ describe('a file', async () => {
       text: (records: object[]) => records.map((one) => JSON.stringify(one)).join('\n'),
     },
   ])('that is written slowly in place is loaded whole: $what', async ({ extension, text }) => {
-    const vehicleId = `slow-${extension}`;
-    const records = events(100, { vehicle_id: vehicleId });
-    const name = `vehicles_events_slow.${extension}`;
-    // The pauses are longer than the watcher waits for a file to stand still.
-    await writeSlowly(path(name), cut(text(records), 8), 300);
-    await eventually(async () => expect(await eventIds(space, vehicleId)).toEqual(idsOf(records)));
+    let [name, records, lainMs] = ['', events(0), [Infinity]];
+    // Half a file that lies there for two seconds, as this process stood still, is rightly taken for what was meant.
+    for (let n = 0; Math.max(...lainMs) > 1_500; n += 1) {
+      name = `vehicles_events_slow_${n}.${extension}`;
+      records = events(100, { vehicle_id: name });
+      // The pauses are longer than the watcher waits for a file to stand still.
+      lainMs = await writeSlowly(path(name), cut(text(records), 8), 300);
+    }
+    await eventually(async () => expect(await eventIds(space, name)).toEqual(idsOf(records)));
     await eventually(async () => {
-      const loaded = await versionsOf(name);
+      const versions = await versionsOf(name);
+      // One whose lock or store was lost meanwhile has a row, too, without an error: it was no dead letter.
+      const loaded = versions.filter(({ state }) => state !== 'superseded');
       // What ends behind a whole line is a file like any other: of lines, there may be earlier versions.
       if (extension === 'json') expect(loaded).toHaveLength(1);
-      expect(loaded.at(-1)).toMatchObject({ state: 'loaded', records: 100, loaded: 100 });
-      for (const version of loaded) expect(version).toMatchObject({ state: 'loaded', rejected: 0 });
+      expect(loaded.at(-1)).toMatchObject({ records: 100, loaded: 100 });
+      for (const { state } of loaded) expect(state).toBe('loaded');
+      for (const version of versions) expect(version).toMatchObject({ rejected: 0, error: null });
       expect(await space.queue('ingest').getJobCountByTypes('waiting', 'delayed', 'active')).toBe(0);
+      expect(await space.letters()).toEqual([]);
     });
-    expect(await space.letters()).toEqual([]);
   });
 
   it('that is rewritten under its name is a new version, and the rows of both are there', async () => {
@@ -526,22 +543,17 @@ describe('a file that is written for long', async () => {
     space.startWatcher();
     const ingest = space.queue('ingest');
     await eventually(async () => expect(await ingest.getJobCountByTypes('waiting', 'prioritized')).toBe(1));
-    // In a process of its own, which does not stand still with this one.
-    const lines = others.map((record) => JSON.stringify(record)).join('\n');
-    const written = execa(
-      'sh',
-      ['-c', 'while read -r line; do printf "%s\\n" "$line"; sleep 0.005; done >> "$0"', path],
-      { input: `${lines}\n` },
-    );
     space.startProcessor();
-    await written;
+    const lines = others.map((record) => `${JSON.stringify(record)}\n`);
+    const stoodStill = (await writeSlowly(path, lines, 5)).filter((ms) => ms > 150);
     await eventually(async () => expect(await eventIds(space, 'long')).toEqual(idsOf(records)));
     const queued = await eventually(async () => {
       const done = (await ingest.getCompleted()).filter((job) => job.name === name);
       expect(done.length).toBeGreaterThan(0);
       return done;
     });
-    expect(queued.length).toBeLessThanOrEqual(3);
+    // Where the writer stood still, so did the file, and may rightly have been queued.
+    expect(queued.length).toBeLessThanOrEqual(3 + stoodStill.length);
   });
 });
 
@@ -591,16 +603,16 @@ describe('a backlog of small files, while others arrive', async () => {
       const files = names.flatMap((name) => versionNow(space.config.DATA_DIR, name) ?? []);
       await enqueueFiles(ingestQueue, files, { backlog });
     };
-    const arrive = async (name: string) => {
+    const arrive = async (name: string, behind: readonly string[] = []) => {
       await space.put(name, events(3), { stoodStill: true });
       await enqueue([name], false);
+      await enqueue(behind, true);
       await space.loaded([name]);
     };
     const names = Array.from({ length: 40 }, (_, n) => `vehicles_events_backlog_${n}.json`);
     for (const [n, name] of names.entries())
       await space.put(name, events(2, { vehicle_id: `backlog ${n}` }), { stoodStill: true });
-    await arrive('vehicles_events_first.json');
-    await enqueue(names, true);
+    await arrive('vehicles_events_first.json', names);
     await eventually(isFull);
     for (let n = 0; n < 4; n += 1) await arrive(`vehicles_events_arrives_${n}.json`);
     expect(await space.ledger()).toHaveLength(5);
@@ -627,9 +639,11 @@ describe('more files than may wait at once', async () => {
     await sleep(3_000);
     // What is queued in one go may be more, once.
     expect(await queued()).toBeLessThan(50 + 500);
-    const since = performance.now();
-    await watcher.stop();
-    expect(performance.now() - since).toBeLessThan(3_000);
+    let isStopped = false;
+    const stopped = watcher.stop().then(() => (isStopped = true));
+    // By itself: it would be abandoned after eight seconds.
+    await eventually(() => expect(isStopped).toBe(true), { withinMs: 7_000 });
+    await stopped;
     // One that waits for room ends when it is to begin anew, as when Redis is back, and perhaps empty.
     const wake = new AbortController();
     const runtime = space.runtime();
