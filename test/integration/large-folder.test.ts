@@ -10,7 +10,7 @@ const FILES = 6_000;
 const OLD_MS = 3_600_000;
 
 describe('a folder of many files', async () => {
-  const space = await openSpace({ DURABLE_SECONDS: 60 });
+  const space = await openSpace({ DURABLE_SECONDS: 1_800 });
   const opened = await openAll(space.runtime());
   const names = Array.from({ length: FILES }, (_, n) => `vehicles_events_${n}.json`);
   const [, lost = '', rewritten = '', young = ''] = names;
