@@ -326,8 +326,8 @@ describe('dead letters of files that are mended while nobody watches', async () 
 
     await retry(space, { all: true });
     await expectLeft([]);
-    const under = () => space.queue('dead-letter').getJobCountByTypes('waiting', 'active', 'delayed', 'completed');
-    await eventually(async () => expect(await under()).toBe(0));
+    const others = () => space.queue('dead-letter').getJobCountByTypes('waiting', 'active', 'delayed', 'completed');
+    await eventually(async () => expect(await others()).toBe(0));
   });
 });
 
