@@ -12,7 +12,7 @@ import { afterAll, afterEach, expect, inject } from 'vitest';
 import { processJobs } from '../../src/commands/process.ts';
 import { watch } from '../../src/commands/watch.ts';
 import { parseConfig, type Config } from '../../src/config.ts';
-import { createShutdown, type Runtime } from '../../src/runtime.ts';
+import { createShutdown, messageOf, type Runtime } from '../../src/runtime.ts';
 import type { Store } from '../../src/storage/client.ts';
 import { createClient } from '../../src/storage/driver.ts';
 import { migrate } from '../../src/storage/migrations.ts';
@@ -263,7 +263,14 @@ export async function openSpace(
 
   function startHere(command: (needs: Runtime) => Promise<void>, changes?: Partial<Config>): Running {
     const opened = runtime(changes);
-    const done = command(opened);
+    // A store that stands still as it is connected to ends a role, and whoever keeps the role starts it again.
+    const isWorthIt = (error: unknown) => !opened.shutdown.signal.aborted && /does not answer/.test(messageOf(error));
+    const start = async (triesLeft: number): Promise<void> =>
+      command(opened).catch((error: unknown) => {
+        if (triesLeft === 0 || !isWorthIt(error)) throw error;
+        return start(triesLeft - 1);
+      });
+    const done = start(5);
     // Reported by stop(), and not as a rejection that nobody handled.
     done.catch((error: unknown) => log.fatal({ err: error }, 'the command failed'));
     const started = {
