@@ -188,3 +188,9 @@ export function versionNow(dataDir: string, name: string): IngestJob | undefined
   }
   return { name, ...UNTOLD };
 }
+
+/** Whether that very version of a file lies in the folder now. */
+export function isInFolder(dataDir: string, { name, version }: FileVersion): boolean {
+  const there = versionNow(dataDir, name);
+  return there !== undefined && versionOf(there) === version;
+}

@@ -19,12 +19,12 @@ export function isRedisAnswer(reason: string): boolean {
 }
 
 /**
- * Waits for so many ms, to be raced against an answer, and for a moment more: where this process stood still, the time is
- * over before an answer that has come is read.
+ * An answer, or `otherwise` when it does not come within so many ms, and a moment more: where this process stood still, the
+ * time is over before an answer that has come is read.
  */
-export async function outwait<T>(ms: number, value: T): Promise<T> {
-  await sleep(ms, undefined, { ref: false });
-  return sleep(100, value, { ref: false });
+export function within<T, U>(ms: number, answer: Promise<T>, otherwise: U): Promise<T | U> {
+  const late = sleep(ms, undefined, { ref: false }).then(() => sleep(100, otherwise, { ref: false }));
+  return Promise.race([answer, late]);
 }
 
 /** What main hands to every command. A command that returns has ended well; one that throws has failed. */

@@ -3,7 +3,7 @@ import type { Logger } from 'pino';
 import { dayOf, DAY_MS } from '../datasets/time.ts';
 import type { Queues } from '../queues/open.ts';
 import type { VerificationReport } from '../queues/verification.ts';
-import { outwait } from '../runtime.ts';
+import { within } from '../runtime.ts';
 import { readAggregationState } from '../storage/aggregation-state.ts';
 import type { Store } from '../storage/client.ts';
 import { dayTotals } from '../storage/summaries.ts';
@@ -21,7 +21,7 @@ export function boundedRead<T>(log: Logger, read: () => Promise<T>): () => Promi
     return null;
   };
   const ask = oneAtATime(() => read().catch(away));
-  return () => Promise.race([ask(), outwait(2_000, null)]);
+  return () => within(2_000, ask(), null);
 }
 
 /** The state of the whole pipeline, with the ten newest files and dead letters. Times are ISO 8601, days in UTC. */

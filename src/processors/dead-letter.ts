@@ -1,6 +1,6 @@
 import { setTimeout as sleep } from 'node:timers/promises';
 import { UnrecoverableError, type Job, type Worker } from 'bullmq';
-import { versionNow } from '../data-folder.ts';
+import { isInFolder } from '../data-folder.ts';
 import { addDeadLetter, DEAD_LETTER_QUEUE, deadLetterJobSchema, type DeadLetterJob } from '../queues/dead-letter.ts';
 import {
   enqueueFiles,
@@ -130,17 +130,16 @@ export function createDeadLetters(needs: ProcessorNeeds) {
       return;
     }
     const loadedSince = known.filter(({ finishedAt }) => finishedAt >= own.startedAt);
-    const isSettled = isOutlived(parsed.data, loadedSince) || isReplaced(own, known);
-    if (own.state === 'dead_letter' && !isSettled) return;
+    if (own.state === 'dead_letter' && !isOutlived(parsed.data, loadedSince) && !isReplaced(own, known)) return;
     await settleDeadLetter(store, own, 'superseded');
     await letter.remove();
   }
 
   /** Whether another version lies there by now, which could not be loaded either: what is to be mended has one letter. */
-  function isReplaced({ name, version }: KnownVersion, known: readonly KnownVersion[]): boolean {
-    const others = known.filter((one) => one.state === 'dead_letter' && one.version !== version);
-    const there = others.length === 0 ? undefined : versionNow(config.DATA_DIR, name);
-    return there !== undefined && others.some((one) => one.version === versionOf(there));
+  function isReplaced({ version }: KnownVersion, known: readonly KnownVersion[]): boolean {
+    return known.some(
+      (one) => one.state === 'dead_letter' && one.version !== version && isInFolder(config.DATA_DIR, one),
+    );
   }
 
   function onLeft(error: unknown): void {

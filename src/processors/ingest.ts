@@ -1,5 +1,5 @@
 import { DelayedError, UnrecoverableError, type Job, type Worker } from 'bullmq';
-import { versionNow } from '../data-folder.ts';
+import { isInFolder } from '../data-folder.ts';
 import { datasetOf } from '../datasets/catalog.ts';
 import {
   enqueueFiles,
@@ -216,8 +216,7 @@ async function ingest(job: IngestBullJob, wanted: IngestJob, needs: IngestNeeds)
     if (own?.state === 'discarded') return result('discarded');
     if (isLoaded(own?.state)) {
       // Where a later version lies by now, a letter may be of that.
-      const there = versionNow(config.DATA_DIR, wanted.name);
-      if (there !== undefined && versionOf(there) === lineage.version) await settleOthers(needs, wanted, known);
+      if (isInFolder(config.DATA_DIR, lineage)) await settleOthers(needs, wanted, known);
       return result('already loaded');
     }
     file = await openDataFile(config.DATA_DIR, wanted.name, config.MAX_FILE_BYTES);

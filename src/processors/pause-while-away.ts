@@ -1,7 +1,7 @@
 import { setTimeout as sleep } from 'node:timers/promises';
 import type { Worker } from 'bullmq';
 import type { Logger } from 'pino';
-import { outwait } from '../runtime.ts';
+import { within } from '../runtime.ts';
 import type { Store } from '../storage/client.ts';
 import { tryLedger } from '../storage/files.ts';
 
@@ -37,7 +37,7 @@ export function pauseWhileAway(store: Store, log: Logger): (worker: Worker) => P
       const first = works();
       void resumeWhenBack(worker, first);
       // One that hangs is not waited for: the job is to be put back soon.
-      answer = Promise.race([first, outwait(ASK_EVERY_MS, false)]);
+      answer = within(ASK_EVERY_MS, first, false);
     }
     return answer;
   };

@@ -1,10 +1,10 @@
 import { existsSync } from 'node:fs';
 import { join } from 'node:path';
 import type { Job, Worker } from 'bullmq';
-import { allFiles, countFiles, placesOf, versionNow } from '../data-folder.ts';
+import { allFiles, countFiles, isInFolder, placesOf } from '../data-folder.ts';
 import type { FileVersion } from '../datasets/dataset.ts';
 import { dayOf } from '../datasets/time.ts';
-import { hasJob, versionOf } from '../queues/ingest.ts';
+import { hasJob } from '../queues/ingest.ts';
 import { emptyReport, VERIFICATION_QUEUE, type VerificationReport } from '../queues/verification.ts';
 import { claimEpoch, readAggregationState } from '../storage/aggregation-state.ts';
 import { createChangeLog, pendingHours, SHARDS, type TouchedHour } from '../storage/change-log.ts';
@@ -80,9 +80,9 @@ export async function verify(needs: VerificationNeeds, options: VerificationOpti
   }
   /** Of a file that is there and that the ledger does not know, or is about to load once more, its own check tells. */
   const isStray = ({ what: name, version, state }: StrayFile) => {
-    const there = state === 'superseded' ? versionNow(config.DATA_DIR, name) : undefined;
-    const isToBeLoaded = state === undefined || (there !== undefined && versionOf(there) === version);
-    return !isToBeLoaded || !isThere(needs, { name, version });
+    const file = { name, version };
+    const isToBeLoaded = state === undefined || (state === 'superseded' && isInFolder(config.DATA_DIR, file));
+    return !isToBeLoaded || !isThere(needs, file);
   };
   /** Whether no job is about to load it, once more perhaps. */
   const isIdle = async ({ what: name, version }: StrayFile) => !(await hasJob(needs.ingestQueue, { name, version }));

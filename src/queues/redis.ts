@@ -2,7 +2,7 @@ import { readFileSync } from 'node:fs';
 import { Cluster, Redis } from 'ioredis';
 import type { Logger } from 'pino';
 import { UsageError, type Config } from '../config.ts';
-import { outwait } from '../runtime.ts';
+import { within } from '../runtime.ts';
 import { parseRedisUrl } from './redis-url.ts';
 
 const PREFLIGHT_MS = 5_000;
@@ -120,7 +120,7 @@ export async function connectQueues(config: Config, log: Logger, mayEvict = fals
   };
   let infos: readonly string[];
   try {
-    const inspected = await Promise.race([inspect(), outwait(PREFLIGHT_MS, undefined)]);
+    const inspected = await within(PREFLIGHT_MS, inspect(), undefined);
     if (inspected === undefined) throw new Error(`no answer in five seconds${target.isTls ? ', by TLS' : ''}`);
     infos = inspected.infos;
     if (inspected.missing !== '') throw new Error(`NOPERM: ${inspected.missing}`);

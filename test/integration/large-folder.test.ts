@@ -2,6 +2,7 @@ import { stat, utimes, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { describe, expect, it } from 'vitest';
 import { openAll } from '../../src/commands/connect.ts';
+import { piecesOf } from '../../src/pieces.ts';
 import { createReconciliation } from '../../src/producers/reconciliation.ts';
 import { ledgerRow } from '../../src/storage/files.ts';
 import { openSpace } from './pipeline.ts';
@@ -48,8 +49,8 @@ describe('a folder of many files', async () => {
 
   it('is compared in one pass over the ledger, which is asked only for what that does not settle', async () => {
     const now = opened.store.now();
-    for (let at = 0; at < FILES; at += 100)
-      await Promise.all(names.slice(at, at + 100).map((name) => load(name, name === young ? now : now - OLD_MS)));
+    for (const some of piecesOf(names, 100))
+      await Promise.all(some.map((name) => load(name, name === young ? now : now - OLD_MS)));
     const missing = [lost, rewritten].sort();
     expect(await compare()).toEqual({ seen: FILES, queued: 2, asked: missing });
     expect(await compare()).toEqual({ seen: FILES, queued: 2, asked: missing });

@@ -1,4 +1,5 @@
 import { setTimeout as sleep } from 'node:timers/promises';
+import { piecesOf } from '../../src/pieces.ts';
 import { keyOf, type Provided, type ProvidedFile } from './provider.ts';
 import type { Rig } from './rig.ts';
 
@@ -29,8 +30,8 @@ export function startObserver(rig: Rig, provided: Provided) {
   async function lookAtLedger(): Promise<void> {
     const waiting = pending();
     if (!waiting.some(({ expected }) => expected === 'loaded')) progressAt = Date.now();
-    for (let start = 0; start < waiting.length; start += NAMES_PER_QUERY) {
-      const names = waiting.slice(start, start + NAMES_PER_QUERY).map(({ name }) => name);
+    for (const some of piecesOf(waiting, NAMES_PER_QUERY)) {
+      const names = some.map(({ name }) => name);
       const rows = await rig.read('SELECT name, version, state FROM files WHERE name IN ?', [names]);
       for (const { name, version, state } of rows) {
         const file = provided.get(keyOf({ name: String(name), version: String(version) }));
