@@ -24,9 +24,8 @@ const LIB = resolve(import.meta.dirname, '../../.local/lib');
 let folder: string;
 beforeEach(async () => {
   folder = await mkdtemp(join(tmpdir(), 'local-services-'));
-  const made = folder;
   // After what else a test leaves to this: what is registered first is done last.
-  onTestFinished(() => rm(made, { recursive: true, force: true, maxRetries: 10 }));
+  onTestFinished(() => rm(folder, { recursive: true, force: true, maxRetries: 10 }));
 });
 
 /** A dead process whose new parent has not taken notice yet (state Z) does not count. */

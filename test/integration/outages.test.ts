@@ -195,7 +195,8 @@ describe('Cassandra refuses what one file holds, and nothing else', async () => 
     await space.put(name, [status()]);
     space.startWatcher();
     space.startProcessor();
-    await eventually(async () => expect(Number((await ingest.getDelayed())[0]?.data['refusals'])).toBeGreaterThan(0));
+    const isCounted = { name, refusals: expect.toSatisfy((count) => count > 0) as number };
+    await eventually(async () => expect((await ingest.getDelayed())[0]?.data).toMatchObject(isCounted));
     await space.put('vehicles_events_other.json', events(3));
     await space.loaded(['vehicles_events_other.json']);
     expect(await space.letters()).toEqual([]);

@@ -19,9 +19,8 @@ let environment: Record<string, string>;
 
 beforeEach(async () => {
   folder = await mkdtemp(join(tmpdir(), 'start-'));
-  const made = folder;
   // After what else a test leaves to this: what is registered first is done last.
-  onTestFinished(() => rm(made, { recursive: true, force: true, maxRetries: 10 }));
+  onTestFinished(() => rm(folder, { recursive: true, force: true, maxRetries: 10 }));
   await symlink(join(ROOT, '.local/lib'), join(folder, 'lib'));
   const boardPort = String(await quietPort());
   environment = {
